@@ -1,0 +1,222 @@
+"""The configuration: frozen sections, one per stage, read from YAML and ``section.key=value``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fer_batch.schema import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Sampling(_Section):
+    """Which frames of a video are looked at."""
+
+    every: int = Field(1, ge=1)
+    """Keep every N-th frame."""
+    fps: float | None = Field(None, gt=0)
+    """Keep at most this many frames per second, evenly in time; replaces `every`."""
+    start_s: float | None = Field(None, ge=0)
+    """Skip what is shown before this time, in seconds from the start of the video."""
+    end_s: float | None = Field(None, gt=0)
+    """Skip what is shown at or after this time."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Sampling:
+        if self.fps is not None and self.every != 1:
+            raise ValueError("give either every or fps, not both")
+        if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError(f"end_s ({self.end_s}) must be after start_s ({self.start_s})")
+        return self
+
+
+class Decode(_Section):
+    """How files become frames."""
+
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    """auto: Decord, segment by segment, and PyAV for what Decord cannot do."""
+    chunk_mb: float = Field(48, gt=0)
+    """Decoded pixels that travel together; at least one frame, at most 64."""
+    segment_frames: int = Field(60, ge=1)
+    """Least number of frames in a segment given to Decord; segments start at key frames."""
+    segment_mb: float = Field(64, gt=0)
+    """Decoded size above which a segment goes to PyAV, which holds no read-ahead."""
+    max_image_mp: float = Field(200, gt=0)
+    """Still images above this many megapixels are refused as decompression bombs."""
+
+
+class Haar(_Section):
+    """OpenCV's Viola-Jones cascade for frontal faces."""
+
+    scale_factor: float = Field(1.1, gt=1.0, le=2.0)
+    """Step between the sizes of the image pyramid."""
+    min_neighbors: int = Field(5, ge=0)
+    """Overlapping hits that make a face; higher means fewer false faces."""
+    min_face: float = Field(0.1, gt=0, lt=1)
+    """Smallest face, as a fraction of the frame's shorter side. Half of it costs four times as much:
+    frames are shrunk until such a face just fills the cascade's window."""
+
+
+class Detector(_Section):
+    """How faces are found."""
+
+    name: Literal["haar"] = "haar"
+    """haar: needs no download."""
+    haar: Haar = Haar()
+
+
+class Track(_Section):
+    """How faces of consecutive frames become tracks."""
+
+    min_iou: float = Field(0.3, gt=0, le=1)
+    """Least overlap between a face and where its track is expected."""
+    max_gap_s: float = Field(0.5, ge=0)
+    """A track without a face for longer than this has ended."""
+    cut_threshold: float = Field(0.3, gt=0, le=1)
+    """Change of picture between two frames, in [0, 1], above which all tracks end."""
+
+
+class Classifier(_Section):
+    """How faces are classified."""
+
+    weights: str = "default"
+    """Name of weights that ship with fer_batch, or path of a .safetensors file beside its card."""
+    flip: bool = False
+    """Average the probabilities of each face and its mirror image: steadier, twice the time."""
+
+
+class Render(_Section):
+    """How annotated videos look."""
+
+    codec: str = "libx264"
+    """ffmpeg's name of the video encoder."""
+    crf: int = Field(20, ge=0, le=51)
+    """Constant quality; lower is better and larger."""
+    preset: str = "veryfast"
+    """Encoder preset."""
+    smooth_s: float = Field(0.5, ge=0)
+    """Time constant over which a track's probabilities are steadied for display; 0 is off."""
+    bars: bool = True
+    """Draw a probability bar per emotion beside each face."""
+
+
+class Runtime(_Section):
+    """What the run may use. Nothing here changes results."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads for detection and for the network; empty: all cores this process may use."""
+    readers: int = Field(2, ge=1)
+    """Files decoded at the same time."""
+    batch_size: int = Field(64, ge=1)
+    """Faces per forward pass, collected across frames and files."""
+    buffer_mb: float = Field(192, gt=0)
+    """Decoded pixels that may wait for the device, over all files."""
+
+
+class Config(_Section):
+    """Everything that can be set."""
+
+    sampling: Sampling = Sampling()
+    decode: Decode = Decode()
+    detector: Detector = Detector()
+    track: Track = Track()
+    classifier: Classifier = Classifier()
+    render: Render = Render()
+    runtime: Runtime = Runtime()
+
+
+RESULT_SECTIONS = {"sampling", "decode", "detector", "track", "classifier"}
+"""Sections that change tables; a change here makes a second run do the work again."""
+
+
+def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file (all keys optional) and apply ``section.key=value`` overrides to it.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is wrong; every problem is named.
+    """
+    values = read_yaml(path) if path else {}
+    for override in overrides:
+        _apply(values, override)
+    return validate(Config, values)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file.
+
+    Raises:
+        ConfigError: It cannot be read, or does not hold keys with values.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections with keys, found {type(values).__name__}")
+    return values
+
+
+def validate(model: type[Model], values: dict[str, Any]) -> Model:
+    """The values as a checked model.
+
+    Raises:
+        ConfigError: A key is unknown or a value is wrong; every problem is named.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
+            + ("" if item["type"] == "extra_forbidden" else f" (got {item['input']!r})")
+            for item in error.errors()
+        )
+        raise ConfigError(f"{problems}. `fer-batch config` lists every key.") from error
+
+
+def dump(config: Config) -> str:
+    """The configuration as YAML that `load` reads back."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
+def result_hash(config: Config, weights_sha256: str) -> str:
+    """Hash (16 hex digits) of all that decides what the tables hold, weights included."""
+    values = config.model_dump(mode="json", include=RESULT_SECTIONS)
+    values["weights_sha256"] = weights_sha256
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cpu_threads(runtime: Runtime) -> int:
+    """Threads to use: as configured, else the cores this process may run on."""
+    return runtime.threads or len(os.sched_getaffinity(0))
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *sections, name = key.strip().split(".")
+    if not equals or not sections:
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    try:
+        values[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {error}") from error
