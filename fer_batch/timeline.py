@@ -1,0 +1,151 @@
+"""Emotions over time, from the tables of a run: loading, smoothing, segments, a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_batch import store, tables
+from fer_batch.schema import EMOTIONS, Floats
+
+_EMOTIONS = list(EMOTIONS)
+
+
+def load(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
+    """The faces of a run, or of these files only, ordered by media, frame_index, face_index.
+
+    ``media`` and ``emotion`` are categories, the latter in EMOTIONS order; ``track_id`` is Int32.
+
+    Raises:
+        StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
+    """
+    faces = _read(out, "faces", medias=[media] if isinstance(media, str) else media)
+    faces["emotion"] = faces["emotion"].cat.set_categories(_EMOTIONS)
+    faces["track_id"] = faces["track_id"].astype("Int32")
+    return faces.sort_values(["media", "frame_index", "face_index"], ignore_index=True)
+
+
+def load_frames(out: Path | str) -> pd.DataFrame:
+    """The frames of a run, ordered by media and frame_index.
+
+    Raises:
+        StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
+    """
+    return _read(out, "frames").sort_values(["media", "frame_index"], ignore_index=True)
+
+
+def load_media(out: Path | str) -> pd.DataFrame:
+    """The input files of a run and what became of them, ordered by name.
+
+    Raises:
+        StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
+    """
+    return _read(out, "media").sort_values("media", ignore_index=True)
+
+
+def smooth(faces: pd.DataFrame, *, seconds: float) -> pd.DataFrame:
+    """Steady each track's probabilities: an exponential moving average in time, looking back only.
+
+    What a track showed ``t`` seconds ago counts ``exp(-t / seconds)``, whatever the frame rate, so
+    a gap needs no rule of its own: the longer it is, the less of the past is left. ``emotion`` and
+    ``confidence`` follow. Faces without a track or without probabilities stay as they are.
+
+    Args:
+        faces: From `load`.
+        seconds: Time constant; 0 smooths nothing.
+    """
+    if seconds == 0:
+        return faces.copy()
+    rows = _tracked(faces.reset_index(drop=True))
+    passed_s = rows.groupby(["media", "track_id"], observed=True)["pts_s"].diff().fillna(np.inf)
+    past = np.exp(-passed_s.to_numpy() / seconds)
+    steady = rows[_EMOTIONS].to_numpy(np.float64, copy=True)
+    for row in np.flatnonzero(past):
+        steady[row] += past[row] * (steady[row - 1] - steady[row])
+    probs = faces[_EMOTIONS].to_numpy(np.float32, copy=True)
+    probs[rows.index] = steady
+    columns = dict(zip(EMOTIONS, probs.T, strict=True))
+    _, confidence = tables.dominant(probs)
+    return faces.assign(**columns, emotion=_categories(probs), confidence=confidence)
+
+
+def segments(faces: pd.DataFrame, *, min_s: float = 0.0) -> pd.DataFrame:
+    """Stretches over which a track shows one dominant emotion.
+
+    Times are those of the first and last frame of a stretch. Short stretches are left out, not
+    merged into their neighbours: `smooth` first for few and long ones.
+
+    Args:
+        faces: From `load` or `smooth`.
+        min_s: Shortest stretch that is kept, in seconds.
+
+    Returns:
+        media, track_id, emotion, start_s, end_s, n_faces, confidence (mean), by track and time.
+    """
+    rows = _tracked(faces)
+    keys = rows[["media", "track_id", "emotion"]].astype({"media": str, "emotion": str})
+    run = (keys != keys.shift()).any(axis=1).cumsum()
+    found = rows.groupby(run).agg(
+        media=("media", "first"),
+        track_id=("track_id", "first"),
+        emotion=("emotion", "first"),
+        start_s=("pts_s", "first"),
+        end_s=("pts_s", "last"),
+        n_faces=("pts_s", "size"),
+        confidence=("confidence", "mean"),
+    )
+    return found[found["end_s"] - found["start_s"] >= min_s].reset_index(drop=True)
+
+
+def summary(out: Path | str) -> pd.DataFrame:
+    """One row per input file: how much was looked at, and what was seen.
+
+    Returns:
+        media, kind, status; frames; seconds, from the first to the last frame; face_share, the
+        fraction of frames with a face; tracks, the number of tracked faces; the mean
+        probability of each emotion over all faces, each face of each frame counting once; emotion,
+        the strongest of these. Missing where no face or no frame was found.
+
+    Raises:
+        StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
+    """
+    frames = _read(out, "frames", columns=["media", "pts_s", "n_faces"])
+    faces = _read(out, "faces", columns=["media", "track_id", *EMOTIONS])
+    faces_of = faces.groupby("media", observed=True)
+    pts_s = frames.groupby("media", observed=True)["pts_s"]
+    rows = load_media(out)[["media", "kind", "status"]].set_index("media")
+    rows["frames"] = pts_s.size()
+    rows["seconds"] = pts_s.max() - pts_s.min()
+    rows["face_share"] = (frames["n_faces"] > 0).groupby(frames["media"], observed=True).mean()
+    rows["tracks"] = faces_of["track_id"].nunique()
+    rows[_EMOTIONS] = faces_of[_EMOTIONS].mean()
+    rows["emotion"] = _categories(rows[_EMOTIONS].to_numpy(np.float32))
+    rows = rows.fillna({"frames": 0, "tracks": 0}).astype({"frames": int, "tracks": int})
+    return rows.reset_index()
+
+
+def _read(
+    out: Path | str,
+    table: tables.Name,
+    *,
+    medias: Sequence[str] | None = None,
+    columns: list[str] | None = None,
+) -> pd.DataFrame:
+    rows = store.read(Path(out), table, medias=medias, columns=columns).to_pandas()
+    if table != "media":  # alphabetical categories, else sorting would follow the files' hashes
+        rows["media"] = rows["media"].cat.set_categories(sorted(rows["media"].cat.categories))
+    return rows
+
+
+def _tracked(faces: pd.DataFrame) -> pd.DataFrame:
+    """Faces with a track and an emotion, track by track, in time."""
+    rows = faces[faces["track_id"].notna() & faces["emotion"].notna()]
+    return rows.sort_values(["media", "track_id", "frame_index"])
+
+
+def _categories(probs: Floats) -> pd.Categorical[str]:
+    code, _ = tables.dominant(probs)
+    return pd.Categorical.from_codes(code, pd.Index(EMOTIONS))
