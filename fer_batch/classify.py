@@ -1,0 +1,70 @@
+"""Crops -> calibrated emotion probabilities, in large batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer_batch import weights
+from fer_batch.schema import EMOTIONS, ConfigError, Floats
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means.
+
+    Raises:
+        ConfigError: It is not a device, or it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"runtime.device: {name!r} is not auto, cpu, cuda or cuda:N") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise ConfigError(f"runtime.device: {name!r} is not auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"runtime.device: {name} is not there: {torch.cuda.device_count()} CUDA devices found"
+        )
+    return device
+
+
+class Classifier:
+    """A network with its card, on its device.
+
+    Raises:
+        WeightsError: The weights cannot be used.
+    """
+
+    def __init__(self, path: Path, device: torch.device, *, batch_size: int, flip: bool) -> None:
+        self._network, self.card = weights.load(path, device)
+        self._device = device
+        self._batch_size = batch_size
+        self._flip = flip
+        self._columns = [EMOTIONS.index(name) for name in self.card.classes]
+
+    @torch.inference_mode()
+    def __call__(self, crops: Tensor) -> Floats:
+        """Probabilities (M, 8) float32 in EMOTIONS order, NaN for what the model does not know.
+
+        Args:
+            crops: (M, C, S, S) float32, as `crop` makes them.
+        """
+        probs = np.full((len(crops), len(EMOTIONS)), np.nan, np.float32)
+        for start in range(0, len(crops), self._batch_size):
+            batch = crops[start : start + self._batch_size].to(
+                self._device, memory_format=torch.channels_last
+            )
+            known = self._probs(batch)
+            if self._flip:
+                known = (known + self._probs(batch.flip(-1))) / 2
+            probs[start : start + len(batch), self._columns] = known.cpu().numpy()
+        return probs
+
+    def _probs(self, batch: Tensor) -> Tensor:
+        logits: Tensor = self._network(batch)
+        return torch.softmax(logits.float() / self.card.temperature, dim=1)

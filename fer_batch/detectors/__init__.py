@@ -1,0 +1,36 @@
+"""Face detectors: one protocol, one builder."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fer_batch.config import Detector as DetectorConfig
+from fer_batch.schema import Faces, Frames
+
+
+class Detector(Protocol):
+    """Finds the faces of a batch of frames."""
+
+    name: str
+
+    def detect(self, frames: Frames) -> Faces:
+        """Faces of every frame.
+
+        Args:
+            frames: Upright pictures.
+
+        Returns:
+            Faces whose ``frame_row`` is the position in `frames`; within a frame ordered from left
+            to right. The same whatever else is in the batch.
+
+        Raises:
+            DetectorError: The detector failed.
+        """
+        ...
+
+
+def build_detector(config: DetectorConfig, threads: int) -> Detector:
+    """The configured detector, using up to `threads` CPU threads."""
+    from fer_batch.detectors.haar import HaarDetector
+
+    return HaarDetector(config.haar, threads)
