@@ -1,0 +1,44 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import clips
+import pytest
+
+os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder is talkative
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the file of a clip recipe by its name; each is built once per session."""
+    folder = tmp_path_factory.mktemp("clips")
+    return lambda name: clips.make(name, folder)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference media and data beside the project; skips where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs {SHARED.name}/ beside the project")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    left = [
+        thread
+        for thread in set(threading.enumerate()) - before
+        if not thread.daemon or thread.name.startswith("fer_batch")
+    ]
+    for thread in left:
+        thread.join(timeout=2)
+    assert not [thread.name for thread in left if thread.is_alive()]
