@@ -10,9 +10,10 @@ from PIL import Image
 from fer_batch.datasets import DatasetError, drop_leaks, fer2013, ferplus, read_pixels
 from fer_batch.schema import EMOTIONS
 
-COLUMNS = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"  # noqa: E501
-    "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
-)
+COLUMNS = [
+    *("Usage", "Image name", "neutral", "happiness", "surprise", "sadness", "anger", "disgust"),
+    *("fear", "contempt", "unknown", "NF"),
+]
 VOTES = {  # file: votes in the order of COLUMNS, from neutral
     "clear.png": [0, 9, 1, 0, 0, 0, 0, 0, 0, 0],
     "mixed.png": [0, 6, 3, 0, 0, 0, 0, 0, 0, 1],
@@ -33,7 +34,7 @@ def picture(path: Path, grey: int) -> None:
 def ferplus_root(tmp_path: Path) -> Path:
     with (tmp_path / "fer2013new.csv").open("w", newline="") as table:
         writer = csv.writer(table)
-        writer.writerow(COLUMNS.split(","))
+        writer.writerow(COLUMNS)
         for number, (name, votes) in enumerate(VOTES.items()):
             writer.writerow(["Training", name, *votes])
             picture(tmp_path / "FER2013Train" / name, 10 * number)

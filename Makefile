@@ -1,0 +1,32 @@
+# Everything is set up in .venv first, with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test slow benchmark lock clean
+
+demo: $(READY) ## make a clip, process it, show what comes out
+	$(BIN)/python examples/demo.py outputs/demo
+
+test: $(READY) ## lint, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kills
+	$(BIN)/pytest -m slow
+
+benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>.md
+	$(BIN)/python benchmarks/process.py
+
+lock: $(READY) ## write constraints.txt from what is installed
+	$(BIN)/pip freeze --exclude-editable > constraints.txt
+
+clean:
+	rm -rf .venv
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

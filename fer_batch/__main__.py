@@ -1,0 +1,5 @@
+"""``python -m fer_batch``: the command line."""
+
+from fer_batch.cli import main
+
+main()

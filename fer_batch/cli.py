@@ -1,0 +1,314 @@
+"""``fer-batch``: arguments, logging, progress and exit codes around the library."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_batch import __version__
+
+# Everything else is imported where it is used: --help must not wait for torch and pandas.
+if TYPE_CHECKING:
+    from fer_batch.config import Config
+    from fer_batch.pipeline import Progress, Summary
+    from fer_batch.render import Progress as Rendered
+    from fer_batch.train import Epoch
+
+EXIT_FILES_FAILED = 1
+EXIT_USAGE = 2
+EXIT_DISK_FULL = 3
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    parsed = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if parsed.verbose else logging.ERROR,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    from fer_batch.schema import FerError, StoreDiskFullError
+
+    try:
+        code: int = parsed.run(parsed)
+    except StoreDiskFullError as error:
+        code = _complain(error, EXIT_DISK_FULL)
+    except FerError as error:
+        code = _complain(error, EXIT_USAGE)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away: `fer-batch show OUT | head`
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fer-batch",
+        description="Facial emotion recognition for folders of videos and images.",
+        epilog="Exit codes: 0 all well; 1 some files failed; 2 wrong arguments or configuration; "
+        "3 disk full; 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"fer-batch {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    configured = argparse.ArgumentParser(add_help=False)
+    configured.add_argument("--config", type=Path, metavar="FILE", help="YAML file with settings")
+    configured.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="one setting, stronger than the file; may be given many times",
+    )
+    spoken = argparse.ArgumentParser(add_help=False)
+    spoken.add_argument("-q", "--quiet", action="store_true", help="no progress, errors only")
+    spoken.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
+
+    process = commands.add_parser(
+        "process",
+        parents=[configured, spoken],
+        help="videos and images -> tables (and annotated videos)",
+        description="Find videos and images, recognise the emotion of every face in every frame, "
+        "write tables. A second run over the same output does only what is missing or changed.",
+    )
+    process.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="file or folder")
+    process.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
+    process.add_argument("--start", type=float, metavar="S", help="begin each video at this second")
+    process.add_argument("--end", type=float, metavar="S", help="end each video at this second")
+    process.add_argument("--annotate", action="store_true", help="also make annotated videos")
+    process.add_argument("--force", action="store_true", help="do again what is done")
+    process.add_argument(
+        "--only",
+        type=Path,
+        metavar="LIST",
+        help="text file with the names of the files to do, one a line, as in the tables; "
+        "several such runs may share one output at the same time",
+    )
+    process.set_defaults(run=_process)
+
+    render = commands.add_parser(
+        "render", parents=[configured, spoken], help="annotated videos of a finished run"
+    )
+    render.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
+    render.add_argument("--force", action="store_true", help="also what is up to date")
+    render.set_defaults(run=_render)
+
+    show = commands.add_parser("show", parents=[spoken], help="summary table of a run")
+    show.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
+    show.set_defaults(run=_show)
+
+    config = commands.add_parser(
+        "config", parents=[configured, spoken], help="print the resolved configuration"
+    )
+    config.set_defaults(run=_config)
+
+    train = commands.add_parser("train", parents=[spoken], help="train a classifier")
+    train.add_argument("--config", required=True, type=Path, metavar="FILE", help="YAML file")
+    train.add_argument("--data", required=True, type=Path, help="root folder of the data set")
+    train.add_argument("-o", "--out", required=True, type=Path, help="folder for the weights")
+    train.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    train.set_defaults(run=_train)
+    return parser
+
+
+def _process(parsed: argparse.Namespace) -> int:
+    config = _load_config(parsed)
+    only = _read_names(parsed.only) if parsed.only else None
+    stop = threading.Event()
+    with _interrupts(stop), _progress_bar(parsed.quiet) as show:
+        from fer_batch.pipeline import process
+
+        def on_progress(progress: Progress) -> None:
+            show(
+                progress.share,
+                f"{progress.n_files_done:,}/{progress.n_files:,} files  "
+                f"{progress.n_frames:,} frames  {progress.n_faces:,} faces  "
+                f"{progress.n_frames / progress.seconds:,.0f} frames/s",
+            )
+
+        summary = process(
+            parsed.inputs,
+            parsed.out,
+            config,
+            force=parsed.force,
+            only=only,
+            on_progress=on_progress,
+            stop=stop,
+        )
+    for problem in summary.problems:
+        print(f"{problem.status}: {problem.media}: {problem.error}", file=sys.stderr)
+    if not parsed.quiet:
+        _print_summary(summary, parsed.out)
+    if summary.interrupted:
+        print("interrupted: what is complete stays; run again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    rendered = _annotate(parsed, config) if parsed.annotate else 0
+    return EXIT_FILES_FAILED if summary.n_failed else rendered
+
+
+def _render(parsed: argparse.Namespace) -> int:
+    from fer_batch import store
+    from fer_batch.config import Config, load, validate
+
+    base = validate(Config, store.read_run(parsed.out)["config"])
+    return _annotate(parsed, load(parsed.config, parsed.overrides, base=base))
+
+
+def _annotate(parsed: argparse.Namespace, config: Config) -> int:
+    from fer_batch.render import render
+    from fer_batch.schema import RenderError
+
+    with _progress_bar(parsed.quiet) as show:
+
+        def on_progress(progress: Rendered) -> None:
+            show(
+                progress.share,
+                f"annotating {progress.n_files_done:,}/{progress.n_files:,} files  "
+                f"{progress.n_frames:,} frames",
+            )
+
+        try:
+            paths = render(parsed.out, config, force=parsed.force, on_progress=on_progress)
+        except RenderError as error:
+            return _complain(error, EXIT_FILES_FAILED)
+    if not parsed.quiet:
+        print(f"{len(paths):,} annotated files: {parsed.out}/annotated")
+    return 0
+
+
+def _show(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from fer_batch import timeline
+    from fer_batch.schema import EMOTIONS
+
+    numbers = ("frames", "seconds", "with a face", "tracks")
+    table = Table("media", "status", *numbers, "mean probabilities", box=None, pad_edge=False)
+    for column in table.columns[2:6]:
+        column.justify = "right"
+    table.columns[0].overflow = "fold"
+    for row in timeline.summary(parsed.out).to_dict("records"):
+        strongest = sorted(EMOTIONS, key=lambda name: -(row[name] if row[name] == row[name] else 0))
+        table.add_row(
+            row["media"],
+            row["status"],
+            f"{row['frames']:,}",
+            f"{row['seconds']:.1f}" if row["kind"] == "video" else "",
+            f"{row['face_share']:.0%}" if row["frames"] else "",
+            str(row["tracks"]) if row["kind"] == "video" else "",
+            ", ".join(
+                f"{name} {row[name]:.0%}" for name in strongest[:3] if row[name] == row[name]
+            ),
+        )
+    Console().print(table)
+    return 0
+
+
+def _config(parsed: argparse.Namespace) -> int:
+    from fer_batch.config import dump
+
+    print(dump(_load_config(parsed)), end="")
+    return 0
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    from fer_batch import train
+    from fer_batch.classify import pick_device
+
+    config = train.load_config(parsed.config)
+
+    def on_epoch(epoch: Epoch) -> None:
+        if not parsed.quiet:
+            print(
+                f"epoch {epoch.number}/{config.epochs}: train loss {epoch.train_loss:.4f}, "
+                f"valid loss {epoch.valid_loss:.4f}, valid accuracy {epoch.valid_accuracy:.4f}",
+                flush=True,
+            )
+
+    device = pick_device(parsed.device)
+    path = train.fit(config, parsed.data, parsed.out, device=device, on_epoch=on_epoch)
+    print(path)
+    return 0
+
+
+def _load_config(parsed: argparse.Namespace) -> Config:
+    from fer_batch.config import load
+
+    overrides = list(parsed.overrides)
+    for option in ("start", "end"):
+        value = getattr(parsed, option, None)
+        if value is not None:
+            overrides.append(f"sampling.{option}_s={value}")
+    return load(parsed.config, overrides)
+
+
+def _read_names(path: Path) -> set[str]:
+    from fer_batch.schema import ConfigError
+
+    try:
+        return set(path.read_text(encoding="utf-8").splitlines()) - {""}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--only {path}: cannot be read: {error}") from error
+
+
+def _print_summary(summary: Summary, out: Path) -> None:
+    n_new = summary.n_ok + summary.n_partial + summary.n_failed
+    print(
+        f"{n_new:,} files in {summary.seconds:.1f} s: {summary.n_ok:,} ok, "
+        f"{summary.n_partial:,} partial, {summary.n_failed:,} failed; "
+        f"{summary.n_skipped:,} were done before\n"
+        f"{summary.n_frames:,} frames, {summary.n_faces:,} faces\n"
+        f"tables: {out}/media, {out}/frames, {out}/faces"
+    )
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"fer-batch: {error}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _interrupts(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C sets `stop`, so that what is complete is kept; a second one interrupts at once."""
+
+    def first(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+        print("stopping after what is under way; Ctrl-C again to stop at once", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """A bar on standard error, when that is a terminal; takes the share done and what to say."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda share, text: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda share, text: bar.update(task, completed=share, description=text)

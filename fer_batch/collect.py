@@ -1,0 +1,100 @@
+"""Results of many files at once -> the parts of the store, each committed when it is complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from fer_batch import store
+from fer_batch.schema import ChunkResult, MediaFile, MediaRow
+
+IMAGE_PART_S = 300.0
+"""Still images are committed at least this often."""
+
+
+class Collector:
+    """Writes each video into a part of its own and still images together into large ones.
+
+    A video is committed when it is finished. Images are committed when a part is full, when the
+    last commit was `IMAGE_PART_S` ago, and by `close`. Leaving the ``with`` block without `close`
+    gives up what is not committed.
+
+    Raises:
+        StoreError: From any method, when the output cannot be written.
+    """
+
+    def __init__(
+        self, out: Path, files: Sequence[MediaFile], *, config_hash: str, model_card_json: str
+    ) -> None:
+        self._out = out
+        self._config_hash, self._model_card_json = config_hash, model_card_json
+        self._images_left = {file.media: None for file in files if file.kind == "image"}
+        self._image_results: dict[str, list[ChunkResult]] = {}
+        self._images: store.PartWriter | None = None
+        self._n_images = 0
+        self._committed_at = time.monotonic()
+        self._videos: dict[str, store.PartWriter] = {}
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for writer in [*self._videos.values(), *([self._images] if self._images else [])]:
+            writer.abort()
+
+    def append(self, file: MediaFile, result: ChunkResult) -> None:
+        """Add the rows of one chunk of a file that is not finished yet."""
+        if file.kind == "image":
+            self._image_results.setdefault(file.media, []).append(result)
+        else:
+            self._video(file).append(result)
+
+    def finish(self, file: MediaFile, row: MediaRow) -> None:
+        """Add a file's media row, after its last chunk."""
+        if file.kind == "image":
+            self._finish_image(file, row)
+            return
+        writer = self._video(file)
+        writer.finish(row)
+        writer.commit()
+        del self._videos[file.media]
+
+    def close(self) -> None:
+        """Commit the images that are finished."""
+        if self._images:
+            self._images.commit()
+            self._images = None
+        self._n_images = 0
+        self._committed_at = time.monotonic()
+
+    def _finish_image(self, file: MediaFile, row: MediaRow) -> None:
+        if self._images is None:
+            self._images = self._writer(list(self._images_left))
+        for result in self._image_results.pop(file.media, []):
+            self._images.append(result)
+        self._images.finish(row)
+        del self._images_left[file.media]
+        self._n_images += 1
+        age_s = time.monotonic() - self._committed_at
+        if self._n_images == store.IMAGES_PER_PART or age_s > IMAGE_PART_S:
+            self.close()
+
+    def _video(self, file: MediaFile) -> store.PartWriter:
+        if file.media not in self._videos:
+            self._videos[file.media] = self._writer([file.media])
+        return self._videos[file.media]
+
+    def _writer(self, medias: Sequence[str]) -> store.PartWriter:
+        return store.PartWriter(
+            self._out,
+            store.part_id(medias),
+            config_hash=self._config_hash,
+            model_card_json=self._model_card_json,
+        )
