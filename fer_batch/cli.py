@@ -152,7 +152,7 @@ def _process(parsed: argparse.Namespace) -> int:
     if summary.interrupted:
         print("interrupted: what is complete stays; run again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    rendered = _annotate(parsed, config) if parsed.annotate else 0
+    rendered = _annotate(parsed, config, only) if parsed.annotate else 0
     return EXIT_FILES_FAILED if summary.n_failed else rendered
 
 
@@ -164,7 +164,7 @@ def _render(parsed: argparse.Namespace) -> int:
     return _annotate(parsed, load(parsed.config, parsed.overrides, base=base))
 
 
-def _annotate(parsed: argparse.Namespace, config: Config) -> int:
+def _annotate(parsed: argparse.Namespace, config: Config, only: set[str] | None = None) -> int:
     from fer_batch.render import render
     from fer_batch.schema import RenderError
 
@@ -178,7 +178,9 @@ def _annotate(parsed: argparse.Namespace, config: Config) -> int:
             )
 
         try:
-            paths = render(parsed.out, config, force=parsed.force, on_progress=on_progress)
+            paths = render(
+                parsed.out, config, only=only, force=parsed.force, on_progress=on_progress
+            )
         except RenderError as error:
             return _complain(error, EXIT_FILES_FAILED)
     if not parsed.quiet:
@@ -257,7 +259,7 @@ def _read_names(path: Path) -> set[str]:
     from fer_batch.schema import ConfigError
 
     try:
-        return set(path.read_text(encoding="utf-8").splitlines()) - {""}
+        return set(path.read_text(encoding="utf-8").split("\n")) - {""}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--only {path}: cannot be read: {error}") from error
 

@@ -51,9 +51,9 @@ class Decode(_Section):
     """Decoded pixels that travel together; at least one frame, at most 64."""
     segment_frames: int = Field(60, ge=1)
     """Least number of frames in a segment given to Decord; segments start at key frames."""
-    segment_mb: float = Field(64, gt=0)
+    segment_mb: float = Field(192, gt=0)
     """Decoded size above which a segment goes to PyAV, which holds no read-ahead."""
-    max_image_mp: float = Field(200, gt=0)
+    max_image_mp: float = Field(178, gt=0, le=178)
     """Still images above this many megapixels are refused as decompression bombs."""
 
 
@@ -65,8 +65,8 @@ class Haar(_Section):
     min_neighbors: int = Field(5, ge=0)
     """Overlapping hits that make a face; higher means fewer false faces."""
     min_face: float = Field(0.1, gt=0, lt=1)
-    """Smallest face, as a fraction of the frame's shorter side. Half of it costs four times as much:
-    frames are shrunk until such a face just fills the cascade's window."""
+    """Smallest face, as a fraction of the frame's shorter side; half of it costs four times as
+    much, as frames are shrunk until such a face just fills the cascade's window."""
 
 
 class Detector(_Section):
@@ -143,13 +143,21 @@ RESULT_SECTIONS = {"sampling", "decode", "detector", "track", "classifier"}
 """Sections that change tables; a change here makes a second run do the work again."""
 
 
-def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load(
+    path: Path | None = None, overrides: Sequence[str] = (), *, base: Config | None = None
+) -> Config:
     """Read a YAML file (all keys optional) and apply ``section.key=value`` overrides to it.
+
+    Args:
+        path: The file, if any.
+        overrides: Stronger than the file.
+        base: Where unnamed values come from; the defaults if None.
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; every problem is named.
     """
-    values = read_yaml(path) if path else {}
+    values = base.model_dump() if base else {}
+    _merge(values, read_yaml(path) if path else {})
     for override in overrides:
         _apply(values, override)
     return validate(Config, values)
@@ -205,6 +213,14 @@ def result_hash(config: Config, weights_sha256: str) -> str:
 def cpu_threads(runtime: Runtime) -> int:
     """Threads to use: as configured, else the cores this process may run on."""
     return runtime.threads or len(os.sched_getaffinity(0))
+
+
+def _merge(values: dict[str, Any], stronger: dict[str, Any]) -> None:
+    for key, value in stronger.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -110,7 +110,9 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 def _is_output(entries: Sequence[tuple[Path, bool]]) -> bool:
     """Whether a folder holds the tables of an earlier run."""
     names = {(entry.name, is_folder) for entry, is_folder in entries}
-    return {("run.json", False), ("faces", True)} <= names
+    return ("faces", True) in names and not names.isdisjoint(
+        {(".lock", False), ("run.json", False)}
+    )
 
 
 def _add(path: Path, root: Path, found: dict[tuple[int, int], MediaFile]) -> None:

@@ -296,16 +296,18 @@ def write_run(out: Path, run: Mapping[str, object]) -> None:
         _rename(temporary, out / "run.json")
 
 
-def read_run(out: Path) -> dict[str, object]:
+def read_run(out: Path) -> dict[str, Any]:
     """What `write_run` wrote.
 
     Raises:
         StoreError: There is none, or it is not JSON.
     """
     try:
-        run: dict[str, object] = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        run: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(f"{out} has no readable run.json: {error}") from error
+        raise StoreError(
+            f"{out} is not the output folder of a finished run: run.json cannot be read: {error}"
+        ) from error
     return run
 
 

@@ -125,7 +125,8 @@ class CutDetector:
             (region * self.BINS + grey).ravel(), minlength=self.GRID**2 * self.BINS
         )
         counts = counts.reshape(-1, self.BINS)
-        return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+        shares: Floats = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype("f4")
+        return shares
 
 
 def iou(a: Floats, b: Floats) -> Floats:

@@ -76,6 +76,7 @@ def test_hidden_and_temporary_are_passed_over(tmp_path: Path, name: str) -> None
 
 def test_results_of_an_earlier_run_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "out/run.json", "out/faces/x.parquet", "out/annotated/a.mp4")
+    touch(tmp_path, "killed/.lock", "killed/faces/x.parquet", "killed/annotated/a.mp4")
     touch(tmp_path, "faces/b.jpg", "project/run.json", "project/c.mp4")
     assert names(tmp_path) == ["a.mp4", "faces/b.jpg", "project/c.mp4"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import cv2
 import numpy as np
@@ -21,6 +21,9 @@ class HaarDetector:
     """Frontal faces, one frame per thread.
 
     The score is the cascade's last-stage weight: it grows with certainty and has no upper bound.
+
+    Raises:
+        DetectorError: OpenCV's cascade file is missing.
     """
 
     name = "haar"
@@ -28,14 +31,20 @@ class HaarDetector:
     def __init__(self, config: Haar, threads: int) -> None:
         self._config = config
         self._threads = threads
-        self._local = threading.local()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fer_batch-haar")
+        self._cascades: SimpleQueue[cv2.CascadeClassifier] = SimpleQueue()
+        path = Path(cv2.__file__).parent / "data" / CASCADE
+        for _ in range(threads):  # one cascade cannot be shared by threads
+            cascade = cv2.CascadeClassifier(str(path))
+            if cascade.empty():
+                raise DetectorError(f"{path} is missing: install opencv-python-headless below 5")
+            self._cascades.put(cascade)
         cv2.setNumThreads(1)  # frames run side by side; OpenCV's own threads would fight over cores
 
     def detect(self, frames: Frames) -> Faces:
         """See `Detector.detect`."""
         try:
-            found = list(self._pool.map(self._detect_one, frames))
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="fer_batch-haar") as pool:
+                found = list(pool.map(self._detect_one, frames))
         except cv2.error as error:
             raise DetectorError(f"haar: OpenCV failed: {error}") from error
         return Faces(
@@ -51,13 +60,17 @@ class HaarDetector:
         if scale > 1:
             size = (max(1, round(width / scale)), max(1, round(height / scale)))
             small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
-        boxes, _, weights = self._cascade().detectMultiScale3(
-            small,
-            scaleFactor=self._config.scale_factor,
-            minNeighbors=self._config.min_neighbors,
-            minSize=(WINDOW_PX, WINDOW_PX),
-            outputRejectLevels=True,
-        )
+        cascade = self._cascades.get()
+        try:
+            boxes, _, weights = cascade.detectMultiScale3(
+                small,
+                scaleFactor=self._config.scale_factor,
+                minNeighbors=self._config.min_neighbors,
+                minSize=(WINDOW_PX, WINDOW_PX),
+                outputRejectLevels=True,
+            )
+        finally:
+            self._cascades.put(cascade)
         if not len(boxes):
             return np.empty((0, 4), np.float32), np.empty(0, np.float32)
         xywh = np.asarray(boxes, np.float64)
@@ -65,13 +78,3 @@ class HaarDetector:
         box_px = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]) * stretch
         order = np.lexsort((box_px[:, 1], box_px[:, 0]))
         return box_px[order].astype(np.float32), np.asarray(weights, np.float32).ravel()[order]
-
-    def _cascade(self) -> cv2.CascadeClassifier:
-        """This thread's own cascade: one cannot be shared by threads."""
-        if not hasattr(self._local, "cascade"):
-            path = Path(cv2.__file__).parent / "data" / CASCADE
-            self._local.cascade = cv2.CascadeClassifier(str(path))
-            if self._local.cascade.empty():
-                raise DetectorError(f"{path} is missing: install opencv-python-headless below 5")
-        cascade: cv2.CascadeClassifier = self._local.cascade
-        return cascade
