@@ -20,7 +20,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from fer_batch.index import Index, Packets, build
+from fer_batch.decode.index import Index, Packets, build
 from fer_batch.schema import DecodeError, Ints, MediaError, MediaInfo
 
 Packet: TypeAlias = "av.Packet[VideoStream]"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_batch.config import Sampling
-from fer_batch.index import Index
+from fer_batch.decode.index import Index
 from fer_batch.schema import Bools, Seconds
 
 _TICK_S = 1e-3

@@ -2,7 +2,7 @@
 
 A video is decoded one segment at a time: its packets go into a Matroska file in memory and that to
 Decord, or one by one to PyAV where Decord is not up to it. Which frames there are and when comes
-from the packets alone (`fer_batch.index`); no decoder is asked.
+from the packets alone (`fer_batch.decode.index`); no decoder is asked.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from fer_batch.config import Decode, Sampling
-from fer_batch.demux import Packet, PacketFeed, remux, scan
-from fer_batch.images import read_image
+from fer_batch.decode.demux import Packet, PacketFeed, remux, scan
+from fer_batch.decode.images import read_image
+from fer_batch.decode.segments import Segment, choose, plan
 from fer_batch.schema import Bools, Bytes, DecodeReport, FrameChunk, Ints, MediaFile, MediaInfo
-from fer_batch.segments import Segment, choose, plan
 
 logger = logging.getLogger(__name__)
 
