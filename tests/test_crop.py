@@ -3,31 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from cards import card
 
-from fer_batch.card import ModelCard
 from fer_batch.crop import crop
-from fer_batch.schema import EMOTIONS, Faces
-
-
-def card(**changes: object) -> ModelCard:
-    values = {
-        "name": "test",
-        "network": "resnet-compact",
-        "classes": EMOTIONS,
-        "input_size_px": 48,
-        "in_channels": 1,
-        "mean": 0.0,
-        "std": 1.0,
-        "crop_margin": 0.0,
-        "temperature": 1.0,
-        "trained_on": "nothing",
-        "n_train": 0,
-        "n_train_dropped": {},
-        "metrics": {},
-        "licence": "MIT",
-        "command": "none",
-    }
-    return ModelCard.model_validate(values | changes)
+from fer_batch.schema import Faces
 
 
 def faces(*boxes: tuple[float, float, float, float], rows: list[int] | None = None) -> Faces:

@@ -592,7 +592,7 @@ def test_run_json_comes_back(tmp_path: Path) -> None:
 def test_a_missing_or_broken_run_json_is_said_so(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(StoreError, match=r"no readable run\.json"):
+    with pytest.raises(StoreError, match=r"run.json cannot be read"):
         store.read_run(tmp_path)
 
 

@@ -5,38 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cards import make_weights
 
 from fer_batch import weights
-from fer_batch.card import ModelCard, find_weights, read_card
+from fer_batch.card import find_weights, read_card
 from fer_batch.classify import Classifier, pick_device
 from fer_batch.networks import build_network
 from fer_batch.schema import EMOTIONS, LABEL_SETS, ConfigError, WeightsError
 
 CPU = torch.device("cpu")
-
-
-def make_weights(folder: Path, classes: tuple[str, ...] = EMOTIONS, **changes: object) -> Path:
-    """A network with random weights, saved with its card."""
-    values = {
-        "name": "tiny",
-        "network": "resnet-compact",
-        "classes": classes,
-        "input_size_px": 48,
-        "in_channels": 1,
-        "mean": 0.5,
-        "std": 0.25,
-        "crop_margin": 0.0,
-        "temperature": 1.0,
-        "trained_on": "nothing",
-        "n_train": 0,
-        "n_train_dropped": {},
-        "metrics": {},
-        "licence": "MIT",
-        "command": "none",
-    }
-    torch.manual_seed(0)
-    network = build_network("resnet-compact", len(classes))
-    return weights.save(network, ModelCard.model_validate(values | changes), folder)
 
 
 def classifier(path: Path, *, batch_size: int = 64, flip: bool = False) -> Classifier:
@@ -110,13 +87,13 @@ def test_probabilities_stand_in_the_order_of_emotions(
     tmp_path: Path, crops: torch.Tensor, label_set: str
 ) -> None:
     classes = LABEL_SETS[label_set]
-    probs = classifier(make_weights(tmp_path / "a", classes))(crops)
+    probs = classifier(make_weights(tmp_path / "a", classes=classes))(crops)
     assert probs.dtype == np.float32
     assert probs.shape == (10, 8)
     np.testing.assert_allclose(np.nansum(probs, axis=1), 1, atol=1e-5)
     assert np.isnan(probs).all(axis=0).tolist() == [name not in classes for name in EMOTIONS]
 
-    backwards = classifier(make_weights(tmp_path / "b", classes[::-1]))(crops)
+    backwards = classifier(make_weights(tmp_path / "b", classes=classes[::-1]))(crops)
     order = [EMOTIONS.index(name) for name in classes]
     np.testing.assert_allclose(backwards[:, order[::-1]], probs[:, order], atol=1e-6)
 

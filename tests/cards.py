@@ -1,0 +1,39 @@
+"""Model cards and weight files for tests."""
+
+from pathlib import Path
+
+import torch
+
+from fer_batch import weights
+from fer_batch.card import ModelCard
+from fer_batch.networks import build_network
+from fer_batch.schema import EMOTIONS
+
+
+def card(**changes: object) -> ModelCard:
+    """A card of a network that was never trained, with some values of its own."""
+    values = {
+        "name": "tiny",
+        "network": "resnet-compact",
+        "classes": EMOTIONS,
+        "input_size_px": 48,
+        "in_channels": 1,
+        "mean": 0.0,
+        "std": 1.0,
+        "crop_margin": 0.0,
+        "temperature": 1.0,
+        "trained_on": "nothing",
+        "n_train": 0,
+        "n_train_dropped": {},
+        "metrics": {},
+        "licence": "MIT",
+        "command": "none",
+    }
+    return ModelCard.model_validate(values | changes)
+
+
+def make_weights(folder: Path, **changes: object) -> Path:
+    """A network with random weights, always the same, saved with its card."""
+    own = card(**changes)
+    torch.manual_seed(0)
+    return weights.save(build_network(own.network, len(own.classes)), own, folder)
