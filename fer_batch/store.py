@@ -252,8 +252,12 @@ def read(
         raise StoreError(f"{out} is not the output folder of a run: it has no media table")
     for path in _media_files(out)[:1]:
         _read_media(path, ["media"])  # one file tells the version of all
+    source: Path | list[Path] = out / table
+    if medias is not None:  # videos have parts of their own: a few names need a few files only
+        own = [_path(out, table, part_id([media])) for media in medias]
+        source = own if all(path.exists() for path in own) else source
     with _reading(out / table):
-        rows = ds.dataset(out / table, schema=tables.SCHEMAS[table], format="parquet")
+        rows = ds.dataset(source, schema=tables.SCHEMAS[table], format="parquet")
         chosen = None if medias is None else ds.field("media").isin(pa.array(medias, pa.string()))
         return rows.to_table(filter=chosen, columns=columns)
 
