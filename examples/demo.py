@@ -21,7 +21,7 @@ SHOTS = [
     # seconds, then where the camera is at the start and at the end: left, top, width of the view
     (4.0, (0.00, 0.00, 1.00), (0.22, 0.07, 0.50)),
     (2.0, (0.10, 0.62, 0.55), (0.45, 0.62, 0.55)),  # the space suit: no face
-    (4.0, (0.26, 0.03, 0.42), (0.10, 0.00, 0.70)),
+    (4.0, (0.20, 0.11, 0.50), (0.10, 0.00, 0.70)),
 ]
 
 

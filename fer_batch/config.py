@@ -60,9 +60,9 @@ class Decode(_Section):
 class Haar(_Section):
     """OpenCV's Viola-Jones cascade for frontal faces."""
 
-    scale_factor: float = Field(1.1, gt=1.0, le=2.0)
+    scale_factor: float = Field(1.2, gt=1.0, le=2.0)
     """Step between the sizes of the image pyramid."""
-    min_neighbors: int = Field(5, ge=0)
+    min_neighbors: int = Field(3, ge=0)
     """Overlapping hits that make a face; higher means fewer false faces."""
     min_face: float = Field(0.1, gt=0, lt=1)
     """Smallest face, as a fraction of the frame's shorter side; half of it costs four times as

@@ -1,0 +1,103 @@
+"""Settings of the Haar detector: faces found against time; writes docs/benchmarks/<date>-haar.md.
+
+Pictures with annotated noses and clips come from ../shared/media.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from fer_batch.config import Detector, Haar
+from fer_batch.detectors import build_detector
+from fer_batch.schema import Bytes
+
+ROOT = Path(__file__).parents[1]
+MEDIA = ROOT.parent / "shared" / "media"
+CLIPS = {  # every n-th of the first frames, up to 40
+    "intel_asl_again.mkv": 4,
+    "fr_short_hamilton.mp4": 8,
+    "pyfeat_WolfgangLanger_Pexels.mp4": 12,
+    "pyfeat_no_face.mp4": 5,
+}
+SETTINGS = [*product((0.1,), (1.1, 1.15, 1.2, 1.25), (2, 3, 4, 5)), (0.12, 1.1, 5), (0.12, 1.2, 3)]
+
+
+def read_clip(name: str) -> list[Bytes]:
+    """Some frames of a clip."""
+    with av.open(str(MEDIA / "videos" / name)) as video:
+        frames = list(video.decode(video=0))[:: CLIPS[name]][:40]
+        return [frame.to_ndarray(format="rgb24") for frame in frames]
+
+
+def read_noses() -> dict[str, list[tuple[float, float]]]:
+    """The annotated noses of each picture."""
+    noses = defaultdict(list)
+    with (MEDIA / "images" / "noses.csv").open(newline="") as table:
+        for row in csv.DictReader(table):
+            point = (row["nose_x_px"], row["nose_y_px"])
+            noses[row["image"]] += [(float(point[0]), float(point[1]))] if point[0] else []
+    return noses
+
+
+def match(boxes: np.ndarray, noses: list[tuple[float, float]]) -> tuple[int, int]:
+    """Boxes that hold a nose of their own, and boxes that do not."""
+    left = list(noses)
+    for x1, y1, x2, y2 in boxes:
+        held = [(x, y) for x, y in left if x1 <= x <= x2 and y1 <= y <= y2]
+        if held:
+            left.remove(held[0])
+    n_right = len(noses) - len(left)
+    return n_right, len(boxes) - n_right
+
+
+def main() -> None:
+    """Try all settings and write the page."""
+    noses = read_noses()
+    pictures = {}
+    for name in noses:
+        with Image.open(MEDIA / "images" / name) as picture:
+            pictures[name] = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    clips = {name: read_clip(name) for name in CLIPS}
+    n_noses = sum(map(len, noses.values()))
+    now = datetime.now(UTC)
+    lines = [
+        f"# Settings of the Haar detector, {now:%Y-%m-%d}",
+        "",
+        f"`right`: boxes that hold one of the {n_noses} noses annotated in {len(pictures)} pictures;",
+        "`wrong`: the others. Per clip: CPU ms/frame in one thread, frames with a face, faces.",
+        "Written by `benchmarks/haar.py`.",
+        "",
+        "| min_face | scale_factor | min_neighbors | right | wrong | " + " | ".join(clips) + " |",
+        "|---|---|---|---|---|" + "---|" * len(clips),
+    ]
+    for min_face, scale_factor, min_neighbors in SETTINGS:
+        haar = Haar(min_face=min_face, scale_factor=scale_factor, min_neighbors=min_neighbors)
+        detector = build_detector(Detector(haar=haar), threads=1)
+        found = [match(detector.detect([pictures[name]]).box_px, noses[name]) for name in pictures]
+        cells = [str(sum(column)) for column in zip(*found, strict=True)]
+        for frames in clips.values():
+            began = time.process_time()
+            faces = detector.detect(frames)
+            cpu_ms = 1e3 * (time.process_time() - began) / len(frames)
+            n_with = len(np.unique(faces.frame_row))
+            cells.append(f"{cpu_ms:.0f} ms, {n_with}/{len(frames)}, {len(faces)}")
+        lines.append(
+            f"| {min_face} | {scale_factor} | {min_neighbors} | " + " | ".join(cells) + " |"
+        )
+    path = ROOT / "docs" / "benchmarks" / f"{now:%Y-%m-%d}-haar.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
