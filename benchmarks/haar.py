@@ -72,7 +72,7 @@ def main() -> None:
     lines = [
         f"# Settings of the Haar detector, {now:%Y-%m-%d}",
         "",
-        f"`right`: boxes that hold one of the {n_noses} noses annotated in {len(pictures)} pictures;",
+        f"`right`: boxes that hold one of {n_noses} noses known in {len(pictures)} pictures;",
         "`wrong`: the others. Per clip: CPU ms/frame in one thread, frames with a face, faces.",
         "Written by `benchmarks/haar.py`.",
         "",
