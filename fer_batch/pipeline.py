@@ -57,6 +57,7 @@ class Progress:
     n_files_done: int
     n_files: int
     n_frames: int
+    """Frames in which faces were looked for; so the next."""
     n_faces: int
     seconds: float
     """Since the run began, above 0."""
@@ -208,10 +209,12 @@ class _Run:
         with ReaderPool(self._plan.todo, self._config) as pool:
             while items := self._take(pool):
                 self._do(items, pool)
+                self._report()
                 if stop.is_set():
                     self._interrupted = True
                     break
             self._classify()
+            self._report()
 
     def summary(self, seconds: float) -> Summary:
         """The counts so far."""
@@ -244,6 +247,8 @@ class _Run:
                 pool.abandon(chunk.file)
             else:
                 self._waiting.append(self._prepare(job, chunk, faces))
+                self._counts["detected frames"] += len(chunk.frames.rgb)
+                self._counts["detected faces"] += len(faces)
         ends = [item for item in items if isinstance(item, End)]
         self._waiting += ends
 
@@ -312,18 +317,6 @@ class _Run:
                 else:
                     self._append(item, probs[row : row + len(item.crops)])
                     row += len(item.crops)
-        shares = sum(job.file.size_bytes * job.share for job in self._jobs.values())
-        n_done = self._counts["ok"] + self._counts["partial"] + self._counts["failed"]
-        self._on_progress(
-            Progress(
-                n_files_done=n_done,
-                n_files=len(self._plan.todo),
-                n_frames=self._counts["frames"],
-                n_faces=self._counts["faces"],
-                seconds=time.perf_counter() - self._began,
-                share=min(1.0, (self._size_done + shares) / self._size),
-            )
-        )
 
     def _append(self, item: _Detected, probs: Floats) -> None:
         self._collector.append(item.job.file, replace(item.result, probs=probs))
@@ -348,6 +341,19 @@ class _Run:
         if row.error:
             self._problems.append(Problem(row.media, row.status, row.error))
             logger.warning("%s is %s: %s", row.media, row.status, row.error)
+
+    def _report(self) -> None:
+        shares = sum(job.file.size_bytes * job.share for job in self._jobs.values())
+        self._on_progress(
+            Progress(
+                n_files_done=sum(self._counts[status] for status in ("ok", "partial", "failed")),
+                n_files=len(self._plan.todo),
+                n_frames=self._counts["detected frames"],
+                n_faces=self._counts["detected faces"],
+                seconds=time.perf_counter() - self._began,
+                share=min(1.0, (self._size_done + shares) / self._size),
+            )
+        )
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -65,7 +65,9 @@ def sharded(
                 store.reconcile(out)
             plan = make_plan(inputs, out, config, force=force)
             yield ShardedRun(plan, tuple(_write_lists(folder, shards(plan.todo, max_mb))))
-            _write_run(plan, out, began)
+            with store.lock(out):  # shards that were killed leave rows that nobody else removes
+                store.reconcile(out)
+                _write_run(plan, out, began)
         finally:
             shutil.rmtree(folder)
 

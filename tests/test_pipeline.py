@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 from clips import clip, cut
 from PIL import Image
-from portraits import portrait, portraits
+from portraits import SETTINGS, portrait, portraits
 
 from fer_batch import pipeline, store, timeline
 from fer_batch.config import load
 from fer_batch.detectors.haar import HaarDetector
 from fer_batch.schema import EMOTIONS, ConfigError, DetectorError, Faces, Frames, MediaError
 
-CONFIG = load(None, ["detector.haar.min_face=0.15", "decode.segment_frames=10"])
+CONFIG = load(None, [*SETTINGS, "decode.segment_frames=10"])
 N_FRAMES = 12
 
 
@@ -79,7 +79,7 @@ def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_every_frame_and_every_face_has_its_row(
     folder: Path, tmp_path: Path, kind: str, n_faces: int, batch_size: int
 ) -> None:
-    config = load(None, ["detector.haar.min_face=0.15", f"runtime.batch_size={batch_size}"])
+    config = load(None, [*SETTINGS, f"runtime.batch_size={batch_size}"])
     source = folder / f"day {n_faces}" / kind
     summary = pipeline.process([source], tmp_path / "out", config)
     n_frames = N_FRAMES if kind == "clip.mp4" else 1
@@ -124,7 +124,7 @@ def test_tables_do_not_depend_on_what_the_run_may_use(
         "runtime.threads=1",
         "runtime.buffer_mb=0.1",
     ]
-    base = ["detector.haar.min_face=0.15", "decode.segment_frames=10"]
+    base = [*SETTINGS, "decode.segment_frames=10"]
     pipeline.process([folder], tmp_path, load(None, [*base, *few]))
     assert_same(tmp_path, undisturbed)
 
@@ -158,7 +158,7 @@ def test_force_and_other_settings_do_it_again(
     pipeline.process([copy], out, CONFIG)
     assert pipeline.process([copy], out, CONFIG, force=True).n_ok == 6
     assert_same(out, undisturbed)
-    fewer = load(None, ["detector.haar.min_face=0.15", "sampling.every=4"])
+    fewer = load(None, [*SETTINGS, "sampling.every=4"])
     assert pipeline.process([copy], out, fewer).n_ok == 6
     assert timeline.load_frames(out)["frame_index"].max() == 8
 
@@ -222,11 +222,15 @@ def test_stop_keeps_what_is_complete_and_the_next_run_goes_on(
     folder: Path, undisturbed: dict[str, pd.DataFrame], tmp_path: Path
 ) -> None:
     stop = threading.Event()
-    summary = pipeline.process(
-        [folder], tmp_path, CONFIG, on_progress=lambda progress: stop.set(), stop=stop
-    )
+    config = load(None, [*SETTINGS, "runtime.buffer_mb=0.1"])
+
+    def on_progress(progress: pipeline.Progress) -> None:
+        if progress.n_files_done >= 1:
+            stop.set()
+
+    summary = pipeline.process([folder], tmp_path, config, on_progress=on_progress, stop=stop)
     assert summary.interrupted
-    assert summary.n_ok < 6
+    assert 0 < summary.n_ok < 6
     assert len(timeline.load_media(tmp_path)) == summary.n_ok
     pipeline.process([folder], tmp_path, CONFIG)
     assert_same(tmp_path, undisturbed)
@@ -294,7 +298,7 @@ def test_killed_twenty_times_the_tables_are_those_of_an_undisturbed_run(
         shutil.copytree(folder, media / str(number))
     pipeline.process([media], tmp_path / "expected", CONFIG)
     command = [sys.executable, "-m", "fer_batch", "process", str(media), "-o", str(out), "-q"]
-    command += ["--set", "detector.haar.min_face=0.15", "--set", "decode.segment_frames=10"]
+    command += [f"--set={setting}" for setting in [*SETTINGS, "decode.segment_frames=10"]]
 
     def run(action: Callable[[subprocess.Popen[bytes]], int]) -> int:
         with subprocess.Popen(command) as process:
