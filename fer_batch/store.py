@@ -341,7 +341,8 @@ def _read_media(path: Path, columns: list[str] | None = None) -> list[dict[str, 
                 f"{path} has tables of version {version}, this fer_batch knows {tables.VERSION}: "
                 "choose another output folder with -o"
             )
-        return file.read(columns).to_pylist()
+        rows: list[dict[str, Any]] = file.read(columns).to_pylist()
+        return rows
     return []  # gone since it was listed: another run is doing its files anew
 
 

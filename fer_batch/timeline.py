@@ -134,6 +134,7 @@ def _read(
     medias: Sequence[str] | None = None,
     columns: list[str] | None = None,
 ) -> pd.DataFrame:
+    rows: pd.DataFrame
     rows = store.read(Path(out), table, medias=medias, columns=columns).to_pandas()
     if table != "media":  # alphabetical categories, else sorting would follow the files' hashes
         rows["media"] = rows["media"].cat.set_categories(sorted(rows["media"].cat.categories))
