@@ -290,6 +290,7 @@ def test_folder_without_media_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_twenty_times_the_tables_are_those_of_an_undisturbed_run(
     folder: Path, tmp_path: Path
 ) -> None:
