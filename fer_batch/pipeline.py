@@ -249,17 +249,19 @@ class _Run:
                 self._waiting.append(self._prepare(job, chunk, faces))
                 self._counts["detected frames"] += len(chunk.frames.rgb)
                 self._counts["detected faces"] += len(faces)
-        ends = [item for item in items if isinstance(item, End)]
-        self._waiting += ends
-
-        waiting = [item for item in self._waiting if isinstance(item, _Detected)]
-        if (
-            any(end.file.kind == "video" for end in ends)
-            or sum(len(item.crops) for item in waiting) >= self._config.runtime.batch_size
-            or sum(len(item.result.pts_s) for item in waiting) + len(self._waiting)
-            >= WAITING_FRAMES
-        ):
+        self._waiting += [item for item in items if isinstance(item, End)]
+        if self._is_enough():
             self._classify()
+
+    def _is_enough(self) -> bool:
+        """Whether a batch is full, too many rows wait for it, or a video waits to be committed."""
+        results = [item.result for item in self._waiting if isinstance(item, _Detected)]
+        n_ends = len(self._waiting) - len(results)
+        return (
+            sum(len(result.faces) for result in results) >= self._config.runtime.batch_size
+            or sum(len(result.pts_s) for result in results) + n_ends >= WAITING_FRAMES
+            or any(isinstance(item, End) and item.file.kind == "video" for item in self._waiting)
+        )
 
     def _begin(self, file: MediaFile) -> _Job:
         tracker = Tracker(self._config.track) if file.kind == "video" else None
