@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from fer_batch import store
 from fer_batch.schema import ChunkResult, MediaFile, MediaRow
@@ -40,12 +39,7 @@ class Collector:
     def __enter__(self) -> Collector:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for writer in [*self._videos.values(), *([self._images] if self._images else [])]:
             writer.abort()
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias, cast
 
 import av
@@ -118,12 +117,7 @@ class PacketFeed:
     def __enter__(self) -> PacketFeed:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._container.close()
 
     def stretch(self, first: int, last: int, keep_from: int) -> Iterator[tuple[int, Packet]]:

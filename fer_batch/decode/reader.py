@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, cast
 
 import av
@@ -83,12 +82,7 @@ class FrameReader:
         self._chunks = self._pack()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._chunks.close()
 
     def __iter__(self) -> Iterator[FrameChunk]:
