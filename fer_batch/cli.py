@@ -273,6 +273,11 @@ def _print_summary(summary: Summary, out: Path) -> None:
         f"{summary.n_frames:,} frames, {summary.n_faces:,} faces\n"
         f"tables: {out}/media, {out}/frames, {out}/faces"
     )
+    if summary.n_frames and not summary.n_faces:
+        print(
+            "no face was found: try --set detector.haar.min_face=0.05 for smaller ones; the "
+            "detector knows frontal faces only"
+        )
 
 
 def _complain(error: Exception, code: int) -> int:

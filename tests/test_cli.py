@@ -137,6 +137,12 @@ def test_quiet_says_nothing(
     assert capsys.readouterr() == ("", "")
 
 
+def test_nothing_found_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(portrait(0)).save(tmp_path / "empty.png")
+    assert run("process", tmp_path / "empty.png", "-o", tmp_path / "out") == 0
+    assert "no face was found" in capsys.readouterr().out
+
+
 def test_start_and_end(made: Callable[[str], Path], tmp_path: Path) -> None:
     assert run("process", made("plain"), "-o", tmp_path, "--start", "0.5", "--end", "1") == 0
     pts_s = timeline.load_frames(tmp_path)["pts_s"]
