@@ -1,12 +1,17 @@
 """Data sets in their own layouts, made by code, and the real FER+ where it is at hand."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from fer_batch.card import find_weights
+from fer_batch.classify import Classifier
 from fer_batch.datasets import DatasetError, drop_leaks, fer2013, ferplus, read_pixels
 from fer_batch.schema import EMOTIONS
 
@@ -117,12 +122,25 @@ def test_fer2013_folders(tmp_path: Path) -> None:
         fer2013(tmp_path, "train")
 
 
-@pytest.mark.slow
-def test_real_ferplus_has_the_counts_of_its_protocol(shared: Path, tmp_path: Path) -> None:
-    import subprocess
-    import sys
+@pytest.fixture(scope="module")
+def real_ferplus(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fer")
+    subprocess.run([sys.executable, shared / "data" / "unpack_fer.py", folder], check=True)
+    return folder / "ferplus"
 
-    script = shared / "data" / "unpack_fer.py"
-    subprocess.run([sys.executable, script, tmp_path], check=True)
-    counts = [len(ferplus(tmp_path / "ferplus", split)) for split in ("train", "valid", "test")]
+
+@pytest.mark.slow
+def test_real_ferplus_has_the_counts_of_its_protocol(real_ferplus: Path) -> None:
+    counts = [len(ferplus(real_ferplus, split)) for split in ("train", "valid", "test")]
     assert counts == [25_057, 3_199, 3_152]
+
+
+@pytest.mark.slow
+def test_default_weights_are_as_right_as_their_card_says(real_ferplus: Path) -> None:
+    samples = ferplus(real_ferplus, "test")
+    classify = Classifier(find_weights("default"), torch.device("cpu"), batch_size=64, flip=False)
+    card = classify.card
+    pixels = torch.from_numpy(read_pixels(samples, card.input_size_px))
+    probs = classify((pixels[:, None] / 255 - card.mean) / card.std)
+    accuracy = float((probs.argmax(axis=1) == samples.targets.argmax(axis=1)).mean())
+    assert accuracy == pytest.approx(card.metrics["test_accuracy"], abs=0.002)
