@@ -156,7 +156,7 @@ class VideoWriter:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        _: TracebackType | None,
     ) -> None:
         try:
             if error:

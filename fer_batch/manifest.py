@@ -51,6 +51,8 @@ def media_row(
         n_frames_missing=report.n_frames_missing,
         n_faces=n_faces if status != "failed" else 0,
         decoder=report.decoder if isinstance(outcome, DecodeReport) else None,
+        n_segments=report.n_segments,
+        n_segments_fallback=report.n_segments_fallback,
         detector=plan.config.detector.name,
         model=plan.card.name,
         config_hash=plan.config_hash,

@@ -261,6 +261,9 @@ class MediaRow:
     n_frames_missing: int
     n_faces: int
     decoder: str | None
+    n_segments: int
+    n_segments_fallback: int
+    """Segments that Decord could not do and PyAV did."""
     detector: str
     model: str
     config_hash: str

@@ -77,6 +77,8 @@ def row(media: str, **changes: object) -> MediaRow:
         "n_frames_missing": 0,
         "n_faces": 3,
         "decoder": "pyav",
+        "n_segments": 1,
+        "n_segments_fallback": 1,
         "detector": "haar",
         "model": "hand-made",
         "config_hash": CONFIG_HASH,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,9 @@ def test_folder_of_everything_that_goes_wrong(
         rows = frames.get_group(recipe.file)
         np.testing.assert_allclose(rows["pts_s"], recipe.pts_s, atol=1e-3, err_msg=name)
         assert rows["frame_index"].tolist() == list(range(len(recipe.pts_s)))
+    how = media[["decoder", "n_segments", "n_segments_fallback"]]
+    assert how.loc["plain.mp4"].tolist() == ["decord", 1, 0]
+    assert how.loc["av1.mp4"].tolist() == ["pyav", 1, 1]  # Decord does not know AV1
     assert media.loc["cut.mp4", "n_frames_missing"] > 0
     assert media.loc["hole.mp4", ["n_frames_missing", "n_frames_damaged"]].sum() > 0
     assert (media.loc["turned.jpg", ["width_px", "height_px"]] == [48, 64]).all()
@@ -226,6 +230,24 @@ def test_help_does_not_wait_for_heavy_imports() -> None:
         {"torch", "pandas", "numpy", "cv2", "av", "pyarrow", "pydantic", "rich"}
     )
     assert "process" in done.stdout
+
+
+def test_train_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
+    for number, (folder, name) in enumerate(
+        product(folders, ["Training", "PublicTest", "PrivateTest"])
+    ):
+        path = tmp_path / "fer" / ("train" if name == "Training" else "test") / folder
+        path.mkdir(parents=True, exist_ok=True)
+        for copy in range(2):
+            Image.new("L", (16, 16), 6 * number + copy).save(path / f"{name}_{copy}.png")
+    config = tmp_path / "tiny.yaml"
+    config.write_text("{name: tiny, dataset: fer2013, input_size_px: 16, epochs: 1, batch_size: 7}")
+    command = ["train", "--config", config, "--data", tmp_path / "fer", "-o", tmp_path / "weights"]
+    assert run(*command, "--device", "cpu") == 0
+    said = capsys.readouterr().out
+    assert "epoch 1/1: train loss" in said
+    assert said.endswith(f"{tmp_path}/weights/tiny.safetensors\n")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
