@@ -8,8 +8,9 @@ training.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fer_batch.schema import EMOTIONS, WeightsError
 
@@ -28,11 +29,10 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...] = Field(min_length=2)
     """Emotions in the order of the network's outputs."""
     input_size_px: int = Field(gt=0)
-    in_channels: int = Field(ge=1, le=3)
-    """1: grey; 3: grey repeated."""
-    mean: float
-    """Of the grey values in [0, 1]."""
-    std: float = Field(gt=0)
+    mean: tuple[float, ...] = Field(min_length=1)
+    """Taken from the grey values in [0, 1], for each channel that the network takes."""
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    """What the rest is divided by, for each channel."""
     crop_margin: float = Field(gt=-0.5, le=1)
     """Added on each side of a face's square box, as a fraction of its side."""
     temperature: float = Field(gt=0)
@@ -44,8 +44,8 @@ class ModelCard(BaseModel):
     metrics: dict[str, float]
     """By metric and split; accuracies are fractions in [0, 1]."""
     licence: str
-    command: str
-    """What made the file."""
+    recipe: dict[str, JsonValue]
+    """What `fer-batch train` was told to make the file: a `TrainConfig`."""
     sha256: str = ""
     """Of the weight file."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -30,8 +32,21 @@ def crop(frames: Frames, faces: Faces, card: ModelCard) -> Tensor:
     grey = np.empty((len(faces), side, side), np.uint8)
     for row, (frame_row, box) in enumerate(zip(faces.frame_row, faces.box_px, strict=True)):
         grey[row] = _square(frames[int(frame_row)], box, card.crop_margin, side)
-    crops = torch.from_numpy(grey)[:, None].float().div_(255).sub_(card.mean).div_(card.std)
-    return crops.expand(-1, card.in_channels, -1, -1)
+    return normalise(grey, card)
+
+
+def normalise(grey: Bytes, card: ModelCard) -> Tensor:
+    """Grey faces (M, S, S) uint8 to what the card's network takes: (M, C, S, S) float32."""
+    return standardise(torch.from_numpy(grey)[:, None].float() / 255, card.mean, card.std)
+
+
+def standardise(grey: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Grey faces (M, 1, S, S) in [0, 1] less the mean, by the standard deviation, of C channels.
+
+    Returns:
+        (M, C, S, S), on the same device.
+    """
+    return (grey - grey.new_tensor(mean)[:, None, None]) / grey.new_tensor(std)[:, None, None]
 
 
 def _square(frame: Bytes, box: Floats, margin: float, side: int) -> Bytes:

@@ -14,7 +14,7 @@ from torch import nn
 
 from fer_batch.card import ModelCard, read_card
 from fer_batch.networks import build_network
-from fer_batch.schema import WeightsError
+from fer_batch.schema import ConfigError, WeightsError
 
 
 def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelCard]:
@@ -37,7 +37,7 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelCard]:
         network = build_network(card.network, len(card.classes))
         tensors = {name: tensor.float() for name, tensor in load_tensors(content).items()}
         network.load_state_dict(tensors, strict=True)
-    except (ValueError, RuntimeError, SafetensorError) as error:
+    except (ConfigError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{path}: does not hold a {card.network}: {error}") from error
     return network.to(device).to(memory_format=torch.channels_last).eval(), card
 
@@ -49,7 +49,7 @@ def save(network: nn.Module, card: ModelCard, folder: Path) -> Path:
         Path of the weight file.
     """
     tensors = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
+        name: (tensor.half() if tensor.is_floating_point() else tensor.clone()).contiguous().cpu()
         for name, tensor in network.state_dict().items()
     }
     content = save_tensors(tensors)

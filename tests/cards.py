@@ -17,9 +17,8 @@ def card(**changes: object) -> ModelCard:
         "network": "resnet-compact",
         "classes": EMOTIONS,
         "input_size_px": 48,
-        "in_channels": 1,
-        "mean": 0.0,
-        "std": 1.0,
+        "mean": (0.0,),
+        "std": (1.0,),
         "crop_margin": 0.0,
         "temperature": 1.0,
         "trained_on": "nothing",
@@ -27,7 +26,7 @@ def card(**changes: object) -> ModelCard:
         "n_train_dropped": {},
         "metrics": {},
         "licence": "MIT",
-        "command": "none",
+        "recipe": {},
     }
     return ModelCard.model_validate(values | changes)
 

@@ -55,9 +55,10 @@ def test_what_leaves_the_frame_repeats_its_edge(box: tuple[float, float, float, 
 
 def test_card_decides_size_channels_and_normalisation() -> None:
     white = np.full((50, 50, 3), 255, np.uint8)
-    wanted = card(input_size_px=64, in_channels=3, mean=0.5, std=0.25)
+    wanted = card(input_size_px=64, mean=(0.5, 0.4, 0.0), std=(0.25, 0.5, 1.0))
     pixels = crop([white], faces((0, 0, 50, 50)), wanted)
-    torch.testing.assert_close(pixels, torch.full((1, 3, 64, 64), 2.0))
+    assert pixels.shape == (1, 3, 64, 64)
+    torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.tensor([2.0, 1.2, 1.0]))
 
 
 def test_batch_equals_one_by_one_over_frames_of_several_sizes() -> None:

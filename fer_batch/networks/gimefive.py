@@ -52,7 +52,7 @@ class _SqueezeExcitation(nn.Module):
 class GiMeFive(nn.Module):
     """Convolution blocks, average pooling, and three linear layers C, 2C, C, n."""
 
-    def __init__(self, spec: GiMeFiveSpec, n_classes: int) -> None:
+    def __init__(self, spec: GiMeFiveSpec, n_classes: int, *, dropout: float) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
@@ -70,7 +70,7 @@ class GiMeFive(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(channels, 2 * channels),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.Linear(2 * channels, channels),
             nn.ReLU(inplace=True),
             nn.Linear(channels, n_classes),

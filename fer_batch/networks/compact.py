@@ -1,4 +1,4 @@
-"""Residual networks for small grey faces (He et al., 2016; shortcuts of He et al., 2019)."""
+"""Our own residual network for small grey faces (He et al., 2016; shortcuts of He et al., 2019)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ from torch.nn.functional import relu
 
 
 @dataclass(frozen=True, slots=True)
-class ResNetSpec:
-    """What distinguishes one residual network from another."""
+class CompactSpec:
+    """Size of the network."""
 
-    in_channels: int
-    widths: tuple[int, ...]
+    widths: tuple[int, ...] = (64, 128, 256)
     """Channels of each stage; every stage but the first halves the resolution."""
-    depths: tuple[int, ...]
+    depths: tuple[int, ...] = (1, 2, 2)
     """Residual blocks of each stage."""
-    dropout: float
-    """Before the last linear layer."""
-
-
-RESNET_VARIANTS = {
-    "resnet-compact": ResNetSpec(1, widths=(64, 128, 256), depths=(1, 2, 2), dropout=0.2),
-}
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
@@ -48,14 +40,14 @@ class _Block(nn.Module):
         return relu(self.conv2(relu(self.conv1(x), inplace=True)) + self.shortcut(x), inplace=True)
 
 
-class ResNet(nn.Module):
+class ResNetCompact(nn.Module):
     """Stem that halves the picture, residual stages, average pooling, one linear layer."""
 
-    def __init__(self, spec: ResNetSpec, n_classes: int) -> None:
+    def __init__(self, spec: CompactSpec, n_classes: int, *, dropout: float) -> None:
         super().__init__()
         channels = spec.widths[0]
         self.stem = nn.Sequential(
-            _conv_norm(spec.in_channels, channels // 2, 3, 1),
+            _conv_norm(1, channels // 2, 3, 1),
             nn.ReLU(inplace=True),
             _conv_norm(channels // 2, channels, 3, 2),
             nn.ReLU(inplace=True),
@@ -69,11 +61,11 @@ class ResNet(nn.Module):
         self.head = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Dropout(spec.dropout),
+            nn.Dropout(dropout),
             nn.Linear(channels, n_classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Crops (M, C, S, S) float32 to logits (M, n_classes)."""
+        """Crops (M, 1, S, S) float32 to logits (M, n_classes)."""
         logits: Tensor = self.head(self.blocks(self.stem(x)))
         return logits
