@@ -37,7 +37,7 @@ def augment(pictures: Tensor, config: Augment, generator: torch.Generator) -> Te
     Args:
         pictures: (N, C, S, S) float32 in [0, 1].
         config: Which changes, how strong.
-        generator: Source of the randomness, on the CPU.
+        generator: Source of the randomness, on the device of the pictures.
 
     Returns:
         (N, C, S, S) float32 in [0, 1].
@@ -46,7 +46,7 @@ def augment(pictures: Tensor, config: Augment, generator: torch.Generator) -> Te
 
     def uniform(*shape: int) -> Tensor:
         """Values in [-1, 1)."""
-        return (torch.rand(n, *shape, generator=generator) * 2 - 1).to(device)
+        return torch.rand(n, *shape, generator=generator, device=device) * 2 - 1
 
     angle = uniform() * math.radians(config.rotate_deg)
     zoom = 1 + uniform() * config.scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -156,11 +157,24 @@ def load(
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; every problem is named.
     """
-    values = base.model_dump() if base else {}
+    values = layer(path, overrides, base.model_dump() if base else {})
+    try:
+        return validate(Config, values)
+    except ConfigError as error:
+        raise ConfigError(f"{error}. `fer-batch config` lists every key.") from error
+
+
+def layer(path: Path | None, overrides: Sequence[str], base: dict[str, Any]) -> dict[str, Any]:
+    """Values with those of a YAML file, then those of ``key=value`` overrides, laid over them.
+
+    Raises:
+        ConfigError: The file cannot be read, or an override cannot.
+    """
+    values = copy.deepcopy(base)
     _merge(values, read_yaml(path) if path else {})
     for override in overrides:
         _apply(values, override)
-    return validate(Config, values)
+    return values
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -194,7 +208,7 @@ def validate(model: type[Model], values: dict[str, Any]) -> Model:
             + ("" if item["type"] == "extra_forbidden" else f" (got {item['input']!r})")
             for item in error.errors()
         )
-        raise ConfigError(f"{problems}. `fer-batch config` lists every key.") from error
+        raise ConfigError(problems) from error
 
 
 def dump(config: Config) -> str:
@@ -226,8 +240,8 @@ def _merge(values: dict[str, Any], stronger: dict[str, Any]) -> None:
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     *sections, name = key.strip().split(".")
-    if not equals or not sections:
-        raise ConfigError(f"--set {override}: expected section.key=value")
+    if not equals or not name:
+        raise ConfigError(f"--set {override}: expected key=value")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):

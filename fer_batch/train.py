@@ -3,268 +3,235 @@
 from __future__ import annotations
 
 import copy
-import csv
+import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from scipy.optimize import minimize_scalar
+from torch import Tensor
 from torch.nn import functional as F
 
 from fer_batch import weights
-from fer_batch.augment import Augment, augment
 from fer_batch.card import ModelCard
-from fer_batch.config import read_yaml, validate
-from fer_batch.datasets import READERS, Samples, Split, drop_leaks, read_pixels
-from fer_batch.networks import build_network
-from fer_batch.schema import EMOTIONS, ConfigError
+from fer_batch.datasets.samples import SPLITS, Split
+from fer_batch.learner import Learner
+from fer_batch.metrics import measure
+from fer_batch.networks import find_network
+from fer_batch.pictures import Data, Pictures, load_data
+from fer_batch.plots import curves
+from fer_batch.recipe import TrainConfig
+from fer_batch.schema import EMOTIONS, ConfigError, FerError
+from fer_batch.training_log import Epoch, TrainingLog, as_table
 
 logger = logging.getLogger(__name__)
 
-
-class TrainConfig(BaseModel):
-    """How to train one classifier."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    name: str
-    """Of the weight file."""
-    dataset: str
-    """ferplus or fer2013."""
-    network: str = "resnet-compact"
-    in_channels: int = 1
-    """What the network takes: 1 for grey, 3 for grey repeated."""
-    input_size_px: int = 48
-    epochs: int = Field(20, ge=1)
-    patience: int = Field(8, ge=1)
-    """Stop after this many epochs without a better validation accuracy."""
-    batch_size: int = Field(128, ge=2)
-    learning_rate: float = Field(0.2, gt=0)
-    """Peak of the one-cycle schedule (Smith & Topin, 2019) of SGD with Nesterov momentum."""
-    weight_decay: float = Field(5e-4, ge=0)
-    seed: int = 0
-    crop_margin: float = 0.0
-    """For the card: how much more than a detector's box the training pictures show."""
-    licence: str = "unknown"
-    augment: Augment = Augment()
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CHECKPOINT = "checkpoint.pt"
+TEMPERATURES = (0.25, 4.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """How one epoch of training went."""
-
-    number: int
-    """1-based."""
-    train_loss: float
-    valid_loss: float
-    valid_accuracy: float
-
-
-def load_config(path: Path) -> TrainConfig:
-    """Read a training configuration.
-
-    Raises:
-        ConfigError: The file cannot be read, or a key or value is wrong.
-    """
-    return validate(TrainConfig, read_yaml(path))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Split:
-    pixels: Tensor
-    """(N, S, S) uint8."""
-    targets: Tensor
-    """(N, n_classes) float32, rows sum to 1."""
+class TrainingError(FerError):
+    """A training went wrong."""
 
 
 def fit(
-    config: TrainConfig,
-    data: Path,
+    recipe: TrainConfig,
+    root: Path,
     out: Path,
     *,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_step: Callable[[int, float], None] = lambda epoch, share: None,
+    measure_test: bool = True,
 ) -> Path:
     """Train on ``train``, choose the best epoch on ``valid``, measure once on ``test``, export.
 
+    A training that was stopped goes on after its last whole epoch, with the same result as one
+    that was not; one that is finished is only exported again.
+
     Args:
-        config: What to train and how.
-        data: Root folder of the data set.
-        out: Folder for ``NAME.safetensors``, ``NAME.json`` and ``metrics.csv``.
+        recipe: What to train and how.
+        root: Of the data set.
+        out: Folder for ``NAME.safetensors``, ``NAME.json``, ``metrics.csv``, ``curves.png``,
+            ``tensorboard/`` and ``checkpoint.pt``.
         device: Where to train.
-        on_epoch: Called after each epoch.
+        on_epoch: Called after each epoch; what it raises stops the training.
+        on_step: Called after each step with the epoch's number and the share of it that is done.
+        measure_test: Whether the test split is read at all.
 
     Returns:
         Path of the weight file.
 
     Raises:
-        ConfigError: An unknown data set or network.
+        ConfigError: An unknown data set or network, or `out` holds another training.
         DatasetError: The data set is not as it should be.
+        TrainingError: The loss became infinite or NaN.
     """
-    torch.manual_seed(config.seed)
-    train_samples, splits = _read_splits(config, data, device)
-    columns = _classes(splits["train"].targets)
-    classes = tuple(EMOTIONS[column] for column in columns)
-    splits = {name: _Split(s.pixels, s.targets[:, columns]) for name, s in splits.items()}
-    pixels = splits["train"].pixels.float() / 255
-    mean, std = float(pixels.mean()), float(pixels.std())
-    try:
-        network = build_network(config.network, len(classes))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    network = network.to(device).to(memory_format=torch.channels_last)
-
-    prepare = _Prepare(config.in_channels, mean, std)
+    spec = find_network(recipe.network)
+    data = load_data(
+        recipe.dataset,
+        root,
+        size_px=recipe.input_size_px or spec.input_size_px,
+        labels=recipe.labels,
+        splits=SPLITS if measure_test else SPLITS[:2],
+    )
+    train = data.pictures["train"]
+    logger.info("%d training pictures, dropped: %s", len(train), data.dropped)
+    mean, std = _mean_and_std(train) if spec.in_channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     out.mkdir(parents=True, exist_ok=True)
-    best = _fit_epochs(config, network, splits, prepare, out, on_epoch)
-    network.load_state_dict(best)
-
-    temperature = _fit_temperature(_logits(network, splits["valid"], prepare), splits["valid"])
-    metrics: dict[str, float] = {}
-    for name in ("valid", "test"):
-        loss, accuracy = _score(_logits(network, splits[name], prepare), splits[name])
-        metrics |= {f"{name}_accuracy": round(accuracy, 4), f"{name}_loss": round(loss, 4)}
-        metrics[f"{name}_n"] = len(splits[name].pixels)
+    with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True):
+        torch.manual_seed(recipe.seed)
+        learner = Learner(recipe, len(data.classes), len(train), mean=mean, std=std, device=device)
+        history = _learn(recipe, data, learner, out, on_epoch=on_epoch, on_step=on_step)
+    curves(as_table(history), out / "curves.png")
+    temperature, metrics = _judge(recipe, data, learner)
     card = ModelCard(
-        name=config.name,
-        network=config.network,
-        classes=classes,
-        input_size_px=config.input_size_px,
-        in_channels=config.in_channels,
-        mean=round(mean, 4),
-        std=round(std, 4),
-        crop_margin=config.crop_margin,
-        temperature=round(temperature, 4),
-        trained_on=config.dataset,
-        n_train=len(train_samples),
-        n_train_dropped=dict(train_samples.dropped),
+        name=recipe.name,
+        network=recipe.network,
+        classes=data.classes,
+        input_size_px=train.pixels.shape[-1],
+        mean=mean,
+        std=std,
+        crop_margin=recipe.crop_margin,
+        temperature=temperature,
+        trained_on=recipe.dataset,
+        n_train=len(train),
+        n_train_dropped=dict(data.dropped),
         metrics=metrics,
-        licence=config.licence,
-        command=f"fer-batch train --config configs/train/{config.name}.yaml",
+        licence=recipe.licence,
+        recipe=recipe.model_dump(mode="json"),
     )
-    return weights.save(network, card, out)
+    return weights.save(learner.network, card, out)
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepare:
-    """Grey pictures to what the network takes."""
-
-    channels: int
-    mean: float
-    std: float
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        return ((pictures - self.mean) / self.std).expand(-1, self.channels, -1, -1)
-
-
-def _read_splits(
-    config: TrainConfig, data: Path, device: torch.device
-) -> tuple[Samples, dict[Split, _Split]]:
-    if config.dataset not in READERS:
-        raise ConfigError(f"no data set {config.dataset!r}; there are: {', '.join(READERS)}")
-    reader = READERS[config.dataset]
-    names: tuple[Split, ...] = ("train", "valid", "test")
-    samples = {name: reader(data, name) for name in names}
-    pixels = {name: read_pixels(samples[name], config.input_size_px) for name in names}
-    samples["train"], pixels["train"] = drop_leaks(
-        samples["train"], pixels["train"], [pixels["valid"], pixels["test"]]
-    )
-    logger.info(
-        "%d training pictures, dropped: %s", len(samples["train"]), samples["train"].dropped
-    )
-    return samples["train"], {
-        name: _Split(
-            torch.from_numpy(pixels[name]).to(device),
-            torch.from_numpy(samples[name].targets).to(device),
-        )
-        for name in names
-    }
-
-
-def _classes(targets: Tensor) -> list[int]:
-    """Columns of EMOTIONS that occur in the training data."""
-    return [int(column) for column in torch.nonzero(targets.sum(0) > 0).flatten()]
-
-
-def _fit_epochs(
-    config: TrainConfig,
-    network: nn.Module,
-    splits: dict[Split, _Split],
-    prepare: _Prepare,
+def _learn(
+    recipe: TrainConfig,
+    data: Data,
+    learner: Learner,
     out: Path,
+    *,
     on_epoch: Callable[[Epoch], None],
-) -> dict[str, Tensor]:
-    """Train until the last epoch or until patience ends; the best epoch's weights."""
-    train = splits["train"]
-    steps = len(train.pixels) // config.batch_size
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=config.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.epochs * steps, pct_start=0.25
-    )
-    generator = torch.Generator().manual_seed(config.seed)
-    best, best_epoch, best_accuracy = network.state_dict(), 0, -1.0
-    with (out / "metrics.csv").open("w", newline="", encoding="utf-8") as table:
-        writer = csv.writer(table)
-        writer.writerow(["epoch", "train_loss", "valid_loss", "valid_accuracy"])
-        for number in range(1, config.epochs + 1):
-            network.train()
-            losses = []
-            order = torch.randperm(len(train.pixels), generator=generator)
-            for rows in torch.split(order[: steps * config.batch_size], config.batch_size):
-                rows = rows.to(train.pixels.device)
-                pictures = train.pixels[rows, None].float() / 255
-                logits = network(prepare(augment(pictures, config.augment, generator)))
-                loss = F.cross_entropy(logits, train.targets[rows])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-                losses.append(loss.detach())
-            valid_loss, accuracy = _score(
-                _logits(network, splits["valid"], prepare), splits["valid"]
-            )
-            epoch = Epoch(number, float(torch.stack(losses).mean()), valid_loss, accuracy)
-            writer.writerow([number, epoch.train_loss, valid_loss, accuracy])
-            table.flush()
-            on_epoch(epoch)
-            if accuracy > best_accuracy:
-                best, best_epoch, best_accuracy = (
-                    copy.deepcopy(network.state_dict()),
+    on_step: Callable[[int, float], None],
+) -> list[Epoch]:
+    """Train until the last epoch or the end of patience; the learner then has the best weights."""
+    train, valid = (_tensors(recipe, data, split, learner.device) for split in SPLITS[:2])
+    checkpoint = _Checkpoint(out / CHECKPOINT, recipe, data)
+    history, best = checkpoint.load(learner)
+    with TrainingLog(out, n_before=len(history)) as log:
+        while len(history) < recipe.epochs and _best(history) + recipe.patience > len(history):
+            start, number = time.perf_counter(), len(history) + 1
+            train_loss = learner.learn(*train, partial(on_step, number))
+            logits = learner.logits(valid[0])
+            hits = logits.argmax(1) == valid[1].argmax(1)
+            history.append(
+                Epoch(
                     number,
-                    accuracy,
+                    train_loss,
+                    valid_loss=float(F.cross_entropy(logits, valid[1])),
+                    valid_accuracy=float(hits.float().mean()),
+                    learning_rate=learner.learning_rate,
+                    seconds=time.perf_counter() - start,
                 )
-            elif number - best_epoch >= config.patience:
-                break
-    return best
+            )
+            if _best(history) == number:
+                best = copy.deepcopy(learner.network.state_dict())
+            log.write(history)
+            checkpoint.save(learner, history, best)
+            on_epoch(history[-1])
+            if not math.isfinite(train_loss):
+                raise TrainingError(
+                    f"epoch {number}: the loss is {train_loss}: lower learning_rate"
+                )
+    learner.network.load_state_dict(best)
+    return history
 
 
-@torch.inference_mode()
-def _logits(network: nn.Module, split: _Split, prepare: _Prepare) -> Tensor:
-    network.eval()
-    batches = (prepare(batch[:, None].float() / 255) for batch in torch.split(split.pixels, 256))
-    return torch.cat([network(batch) for batch in batches])
+def _best(history: Sequence[Epoch]) -> int:
+    """Number of the first epoch with the highest validation accuracy; 0 before the first."""
+    return max(history, key=lambda epoch: epoch.valid_accuracy).number if history else 0
 
 
-def _score(logits: Tensor, split: _Split) -> tuple[float, float]:
-    """Cross-entropy against the targets, and accuracy against their most likely class."""
-    loss = float(F.cross_entropy(logits, split.targets))
-    hits = logits.argmax(1) == split.targets.argmax(1)
-    return loss, float(hits.float().mean())
+class _Checkpoint:
+    """The file that a stopped training goes on from."""
+
+    def __init__(self, path: Path, recipe: TrainConfig, data: Data) -> None:
+        train = data.pictures["train"]
+        content = hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=16)
+        content.update(train.pixels.tobytes() + train.targets.tobytes())
+        self._path, self._fingerprint = path, content.hexdigest()
+
+    def load(self, learner: Learner) -> tuple[list[Epoch], dict[str, Tensor]]:
+        """The epochs done so far, and the weights of the best one."""
+        if not self._path.exists():
+            return [], {}
+        saved = torch.load(self._path, map_location="cpu", weights_only=True)
+        if saved["fingerprint"] != self._fingerprint:
+            raise ConfigError(
+                f"{self._path} belongs to a training with another recipe or other pictures: "
+                "give another folder, or delete it to begin anew"
+            )
+        learner.load_state_dict(saved["learner"])
+        return [Epoch(**epoch) for epoch in saved["history"]], saved["best"]
+
+    def save(self, learner: Learner, history: Sequence[Epoch], best: dict[str, Tensor]) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        content = {
+            "fingerprint": self._fingerprint,
+            "learner": learner.state_dict(),
+            "history": [asdict(epoch) for epoch in history],
+            "best": best,
+        }
+        torch.save(content, temporary)
+        os.replace(temporary, self._path)  # noqa: PTH105
 
 
-def _fit_temperature(logits: Tensor, split: _Split) -> float:
+def _judge(recipe: TrainConfig, data: Data, learner: Learner) -> tuple[float, dict[str, float]]:
+    """The temperature that calibrates the learner, and its scores on each held-out split."""
+    pixels, targets = _tensors(recipe, data, "valid", learner.device)
+    temperature = _fit_temperature(learner.logits(pixels), targets.argmax(1))
+    columns = [EMOTIONS.index(name) for name in data.classes]
+    scores: dict[str, float] = {}
+    for split in (split for split in SPLITS[1:] if split in data.pictures):
+        pictures = data.pictures[split]
+        pixels, _ = _tensors(recipe, data, split, learner.device)
+        probs = np.full_like(pictures.targets, np.nan)
+        probs[:, columns] = torch.softmax(learner.logits(pixels) / temperature, 1).cpu().numpy()
+        found = measure(probs, pictures.targets)
+        scores[f"{split}_n"] = found.n
+        for name in ("accuracy", "macro_f1", "ece"):
+            scores[f"{split}_{name}"] = round(getattr(found, name), 4)
+    return round(temperature, 4), scores
+
+
+def _fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Temperature with the least cross-entropy against the majority labels (Guo et al., 2017)."""
-    labels = split.targets.argmax(1)
-    candidates = np.geomspace(0.25, 4, 401)
-    losses = [float(F.cross_entropy(logits / float(t), labels)) for t in candidates]
-    return float(candidates[int(np.argmin(losses))])
+
+    def loss(temperature: float) -> float:
+        return float(F.cross_entropy(logits / temperature, labels))
+
+    return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x)
+
+
+def _tensors(
+    recipe: TrainConfig, data: Data, split: Split, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Pictures (N, S, S) uint8 and targets (N, C) float32 of a split, on the device."""
+    pictures = data.pictures[split]
+    targets = pictures.targets[:, [EMOTIONS.index(name) for name in data.classes]]
+    if not recipe.soft_targets:
+        targets = np.eye(len(data.classes), dtype=np.float32)[targets.argmax(1)]
+    return torch.from_numpy(pictures.pixels).to(device), torch.from_numpy(targets).to(device)
+
+
+def _mean_and_std(pictures: Pictures) -> tuple[tuple[float], tuple[float]]:
+    pixels = pictures.pixels.astype(np.float32) / 255
+    return (round(float(pixels.mean()), 4),), (round(float(pixels.std()), 4),)

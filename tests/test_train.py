@@ -1,150 +1,180 @@
-"""Training: learns, stops early, repeats with a seed, exports what inference can load."""
+"""Training: learns, stops early, repeats, goes on after a kill, exports what inference can load."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from bars import bars_recipe, draw, make_bars
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer_batch.augment import Augment, augment
 from fer_batch.card import read_card
 from fer_batch.classify import Classifier
+from fer_batch.crop import normalise
+from fer_batch.recipe import TrainConfig, load_recipe
 from fer_batch.schema import LABEL_SETS, ConfigError
-from fer_batch.train import Epoch, TrainConfig, fit, load_config
+from fer_batch.train import TrainingError, fit
+from fer_batch.training_log import Epoch
 
 CPU = torch.device("cpu")
-FOLDERS = ["happy", "surprise", "sad", "angry", "disgust", "fear", "neutral"]  # in EMOTIONS order
-CONFIG = Path(__file__).parents[1] / "configs" / "train"
-
-
-def draw(label: int, rng: np.random.Generator) -> np.ndarray:
-    """A bright bar whose height in the picture tells the label, in noise."""
-    pixels = rng.integers(0, 60, (16, 16))
-    pixels[2 * label : 2 * label + 3] += 180
-    return pixels.astype(np.uint8)
+CONFIGS = Path(__file__).parents[1] / "configs" / "train"
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """FER2013's layout with seven classes that can be told apart."""
-    root = tmp_path_factory.mktemp("fer2013")
-    rng = np.random.default_rng(0)
-    for split, prefix, n in (
-        ("train", "Training", 12),
-        ("test", "PublicTest", 4),
-        ("test", "PrivateTest", 4),
-    ):
-        for label, folder in enumerate(FOLDERS):
-            (root / split / folder).mkdir(parents=True, exist_ok=True)
-            for number in range(n):
-                path = root / split / folder / f"{prefix}_{number}.png"
-                Image.fromarray(draw(label, rng)).save(path)
-    return root
-
-
-def config(**changes: object) -> TrainConfig:
-    values = {
-        "name": "bars",
-        "dataset": "fer2013",
-        "input_size_px": 16,
-        "epochs": 6,
-        "batch_size": 14,
-        "learning_rate": 0.05,
-        "augment": {"rotate_deg": 0, "scale": 0, "shift": 0, "erase": 0},
-    }
-    return TrainConfig.model_validate(values | changes)
+    return make_bars(tmp_path_factory.mktemp("bars"))
 
 
 def test_training_learns_and_exports(data: Path, tmp_path: Path) -> None:
     epochs: list[Epoch] = []
-    path = fit(config(), data, tmp_path, device=CPU, on_epoch=epochs.append)
+    steps: list[tuple[int, float]] = []
+    path = fit(
+        bars_recipe(),
+        data,
+        tmp_path,
+        device=CPU,
+        on_epoch=epochs.append,
+        on_step=lambda epoch, share: steps.append((epoch, share)),
+    )
     card = read_card(path)
     assert card.classes == LABEL_SETS["seven"]
     assert card.metrics["test_accuracy"] >= 0.9
-    assert card.metrics["test_n"] == 28
-    with (tmp_path / "metrics.csv").open() as table:
-        rows = list(csv.DictReader(table))
-    assert [float(row["valid_accuracy"]) for row in rows] == [e.valid_accuracy for e in epochs]
+    assert (card.metrics["valid_n"], card.metrics["test_n"]) == (28, 28)
+    assert TrainConfig.model_validate(card.recipe) == bars_recipe()
+    assert steps == [(epoch, step / 6) for epoch in range(1, 7) for step in range(1, 7)]
+
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert table["valid_accuracy"].tolist() == [epoch.valid_accuracy for epoch in epochs]
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    logged = [event.value for event in board.Scalars("valid/accuracy")]
+    assert logged == pytest.approx(table["valid_accuracy"].tolist())
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
     rng = np.random.default_rng(5)
-    pictures = np.stack([draw(label, rng) for label in range(7)])
-    crops = (torch.from_numpy(pictures)[:, None] / 255 - card.mean) / card.std
+    crops = normalise(np.stack([draw(label, rng) for label in range(7)]), card)
     probs = Classifier(path, CPU, batch_size=4, flip=False)(crops)
     assert np.nanargmax(probs, axis=1).tolist() == list(range(7))
 
 
 def test_seed_repeats_a_run(data: Path, tmp_path: Path) -> None:
     first, second, other = (
-        fit(config(epochs=1, seed=seed), data, tmp_path / name, device=CPU).read_bytes()
+        fit(bars_recipe(epochs=1, seed=seed), data, tmp_path / name, device=CPU).read_bytes()
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert first == second != other
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"ema_decay": 0.5, "mixup": 0.2}, {"optimizer": "adam", "schedule": "constant"}],
+    ids=["sgd", "average-mixup", "adam"],
+)
+def test_a_stopped_training_goes_on_with_the_same_result(
+    data: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    recipe = bars_recipe(epochs=4, learning_rate=0.01, **changes)
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, data, tmp_path / "stopped", device=CPU, on_epoch=stop)
+    epochs: list[Epoch] = []
+    resumed = fit(recipe, data, tmp_path / "stopped", device=CPU, on_epoch=epochs.append)
+    assert [epoch.number for epoch in epochs] == [3, 4]
+    straight = fit(recipe, data, tmp_path / "straight", device=CPU)
+    assert resumed.read_bytes() == straight.read_bytes()
+    stopped, whole = (
+        pd.read_csv(tmp_path / name / "metrics.csv").drop(columns="seconds")
+        for name in ("stopped", "straight")
+    )
+    pd.testing.assert_frame_equal(stopped, whole)
+
+
+def test_a_finished_training_is_only_exported_again(data: Path, tmp_path: Path) -> None:
+    first = fit(bars_recipe(epochs=1), data, tmp_path, device=CPU).read_bytes()
+    epochs: list[Epoch] = []
+    again = fit(bars_recipe(epochs=1), data, tmp_path, device=CPU, on_epoch=epochs.append)
+    assert again.read_bytes() == first
+    assert epochs == []
+
+
+def test_a_folder_of_another_training_is_refused(data: Path, tmp_path: Path) -> None:
+    fit(bars_recipe(epochs=1), data, tmp_path, device=CPU)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt belongs to a training with another"):
+        fit(bars_recipe(epochs=2), data, tmp_path, device=CPU)
+
+
 def test_patience_ends_training(data: Path, tmp_path: Path) -> None:
     epochs: list[Epoch] = []
-    stuck = config(learning_rate=1e-9, weight_decay=0, patience=2, epochs=30)
+    stuck = bars_recipe(learning_rate=1e-9, weight_decay=0, patience=2, epochs=30)
     fit(stuck, data, tmp_path, device=CPU, on_epoch=epochs.append)
-    assert len(epochs) < 30
+    best = int(np.argmax([epoch.valid_accuracy for epoch in epochs]))
+    assert len(epochs) == best + 1 + 2 < 30
+
+
+def test_divergence_is_an_error_that_says_what_to_do(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="epoch 1: the loss is nan: lower learning_rate"):
+        fit(bars_recipe(learning_rate=1e12, schedule="constant"), data, tmp_path, device=CPU)
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_few_steps_are_enough(data: Path, tmp_path: Path, steps: int) -> None:
+    recipe = bars_recipe(epochs=steps, batch_size=84)
+    assert fit(recipe, data, tmp_path, device=CPU, measure_test=False).is_file()
+
+
+def test_label_set_decides_the_classes(data: Path, tmp_path: Path) -> None:
+    card = read_card(fit(bars_recipe(labels="six", epochs=1), data, tmp_path, device=CPU))
+    assert card.classes == LABEL_SETS["six"]
+    assert card.n_train == 6 * 12
+    assert card.metrics["test_n"] == 6 * 4
+
+
+def test_test_split_may_stay_unread(tmp_path: Path) -> None:
+    root = make_bars(tmp_path / "data")
+    for picture in root.glob("test/*/PrivateTest_*"):
+        picture.unlink()
+    path = fit(bars_recipe(epochs=1), root, tmp_path, device=CPU, measure_test=False)
+    assert {name.split("_")[0] for name in read_card(path).metrics} == {"valid"}
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_grey_is_standardised_by_its_own_mean_and_colour_by_imagenets(
+    data: Path, tmp_path: Path, size: int
+) -> None:
+    network = {16: "resnet-compact", 64: "gimefive-13"}[size]
+    recipe = bars_recipe(epochs=1, network=network, input_size_px=size, batch_size=84)
+    card = read_card(fit(recipe, data, tmp_path, device=CPU))
+    assert card.input_size_px == size
+    if network == "resnet-compact":
+        assert card.mean[0] == pytest.approx((74.5 + 100 * 3 / 16) / 255, abs=0.01)
+    else:
+        assert card.mean == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize("changes", [{"dataset": "imagenet"}, {"network": "vgg99"}])
 def test_unknown_names_are_refused(data: Path, tmp_path: Path, changes: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"imagenet|vgg99"):
-        fit(config(**changes), data, tmp_path, device=CPU)
+        fit(bars_recipe(**changes), data, tmp_path, device=CPU)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_configurations_are_valid(path: Path) -> None:
-    assert load_config(path).name == path.stem
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+
+
+def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: a\ndataset: ferplus\nepochs: 3\n")
+    recipe = load_recipe(tmp_path / "a.yaml", ["epochs=5", "augment.flip=0"])
+    assert (recipe.epochs, recipe.augment and recipe.augment.flip) == (5, 0)
+    assert load_recipe(tmp_path / "a.yaml", ["augment=null"]).augment is None
 
 
 def test_misspelt_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("name: a\ndataset: ferplus\nepoch: 3\n")
     with pytest.raises(ConfigError, match="epoch"):
-        load_config(tmp_path / "bad.yaml")
-
-
-def off(**changes: float) -> Augment:
-    names = Augment.model_fields
-    return Augment.model_validate(dict.fromkeys(names, 0) | changes)
-
-
-def pictures(n: int = 64) -> torch.Tensor:
-    return torch.rand(n, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-
-
-def test_augmentation_that_is_off_changes_nothing() -> None:
-    result = augment(pictures(), off(), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(result, pictures(), atol=1e-5, rtol=0)
-
-
-def test_flip_mirrors_its_share() -> None:
-    before = pictures(400)
-    after = augment(before, off(flip=0.25), torch.Generator().manual_seed(0))
-    mirrored = (after - before.flip(-1)).abs().amax((1, 2, 3)) < 1e-4
-    same = (after - before).abs().amax((1, 2, 3)) < 1e-4
-    assert (mirrored ^ same).all()
-    assert mirrored.float().mean().item() == pytest.approx(0.25, abs=0.07)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"rotate_deg": 30}, {"scale": 0.3}, {"shift": 0.2}, {"brightness": 0.5}, {"contrast": 0.5}],
-)
-def test_each_change_changes_within_bounds(change: dict[str, float]) -> None:
-    before = pictures()
-    after = augment(before, off(**change), torch.Generator().manual_seed(0))
-    assert after.shape == before.shape
-    assert 0 <= after.min() <= after.max() <= 1
-    assert ((after - before).abs().mean((1, 2, 3)) > 1e-3).float().mean() > 0.9
-
-
-def test_erasing_paints_rectangles_on_its_share() -> None:
-    before = pictures(400)
-    after = augment(before, off(erase=0.5), torch.Generator().manual_seed(0))
-    changed = ((after - before).abs() > 1e-4).float().mean((1, 2, 3))
-    assert (changed > 0).float().mean().item() == pytest.approx(0.5, abs=0.08)
-    assert changed.max() < 0.3
+        load_recipe(tmp_path / "bad.yaml")

@@ -1,0 +1,66 @@
+"""What a training leaves behind to look at: ``metrics.csv`` and TensorBoard events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import pandas as pd
+from torch.utils.tensorboard import SummaryWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """How one epoch of training went."""
+
+    number: int
+    """1-based."""
+    train_loss: float
+    valid_loss: float
+    """Cross-entropy, in nats."""
+    valid_accuracy: float
+    """Fraction in [0, 1]."""
+    learning_rate: float
+    """After the epoch."""
+    seconds: float
+
+
+def as_table(history: Sequence[Epoch]) -> pd.DataFrame:
+    """One row per epoch: epoch, train_loss, valid_loss, valid_accuracy, learning_rate, seconds."""
+    table = pd.DataFrame([asdict(epoch) for epoch in history])
+    return table.rename(columns={"number": "epoch"})
+
+
+class TrainingLog:
+    """Writes each epoch to ``metrics.csv`` and to ``tensorboard/``.
+
+    Args:
+        out: Folder of both.
+        n_before: Epochs done before; later events of an earlier try are hidden.
+    """
+
+    def __init__(self, out: Path, n_before: int) -> None:
+        self._table = out / "metrics.csv"
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=n_before + 1)
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._board.close()
+
+    def write(self, history: Sequence[Epoch]) -> None:
+        """Note the last of all epochs so far."""
+        as_table(history).to_csv(self._table, index=False)
+        values = asdict(history[-1])
+        number = values.pop("number")
+        for name, value in values.items():
+            self._board.add_scalar(name.replace("_", "/", 1), value, number)
+        self._board.flush()
