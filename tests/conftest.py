@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import clips
+import deployment
 import pytest
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder is talkative
@@ -28,6 +29,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED.name}/ beside the project")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[deployment.Deployed]:
+    """A real Prefect server and worker with the deployments of the project."""
+    with deployment.deployed_in(tmp_path_factory.mktemp("prefect")) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

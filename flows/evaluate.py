@@ -1,0 +1,37 @@
+"""Prefect flow `evaluate-classifiers`: weights and a labelled data set in, tables and plots out."""
+
+from pathlib import Path
+from typing import Literal
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from .commands import Positive, finish, run_command
+
+
+@flow(name="evaluate-classifiers")
+def evaluate_classifiers(
+    weights: list[str],
+    dataset: str,
+    data: Path,
+    output: Path,
+    *,
+    split: Literal["train", "valid", "test"] = "test",
+    device: str = "auto",
+    timeout_s: Positive = 86_400,
+) -> State[None]:
+    """Measure classifiers on one split of a data set and compare them in one table.
+
+    Args:
+        weights: Names of weights that ship with fer_batch, or paths of .safetensors files.
+        dataset: Name of the data set.
+        data: Folder of the data set, or the file that it was packed into.
+        output: Folder for the tables and plots; made where it is missing.
+        split: Which pictures of the data set.
+        device: auto, cpu, cuda or cuda:N.
+        timeout_s: Seconds after which the evaluation is killed.
+    """
+    what = [*weights, "--dataset", dataset, "--data", str(data), "--split", split]
+    command = ["evaluate", "-q", *what, "-o", str(output), "--device", device]
+    evaluating = run_command.submit("evaluate", command, timeout_s)
+    return finish([evaluating], f"tables: {output}", table=output / "models.md")

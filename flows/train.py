@@ -1,0 +1,61 @@
+"""Prefect flows `train-classifier` and `sweep-classifier`.
+
+A data set in, weights with their cards out, or the table of what a sweep found.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from .commands import Positive, finish, run_command
+
+
+@flow(name="train-classifier")
+def train_classifier(
+    config: Path,
+    data: Path,
+    output: Path,
+    *,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    timeout_s: Positive = 86_400,
+) -> State[None]:
+    """Train one classifier; running it again goes on from the last checkpoint.
+
+    Args:
+        config: YAML file of the recipe.
+        data: Folder of the data set, or the file that it was packed into.
+        output: Folder for the weights; made where it is missing.
+        overrides: Settings that replace those of the recipe, each as key=value.
+        device: auto, cpu, cuda or cuda:N.
+        timeout_s: Seconds after which the training is killed; its last checkpoint stays.
+    """
+    where = ["--config", str(config), "--data", str(data), "-o", str(output), "--device", device]
+    settings = [f"--set={override}" for override in overrides]
+    training = run_command.submit("train", ["train", "-q", *where, *settings], timeout_s)
+    return finish([training], f"weights: {output}")
+
+
+@flow(name="sweep-classifier")
+def sweep_classifier(
+    config: Path,
+    data: Path,
+    output: Path,
+    *,
+    device: str = "auto",
+    timeout_s: Positive = 604_800,
+) -> State[None]:
+    """Try the values of a sweep; runs on the same output at the same time share the trials.
+
+    Args:
+        config: YAML file of the sweep.
+        data: Folder of the data set, or the file that it was packed into.
+        output: Folder for the table and the trials; made where it is missing.
+        device: auto, cpu, cuda or cuda:N.
+        timeout_s: Seconds after which the sweep is killed; running it again goes on.
+    """
+    where = ["--config", str(config), "--data", str(data), "-o", str(output), "--device", device]
+    sweeping = run_command.submit("sweep", ["sweep", "-q", *where], timeout_s)
+    return finish([sweeping], f"table: {output / 'sweep.csv'}", table=output / "sweep.md")
