@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch import __version__
+from fer_batch import __version__, cli_models
+from fer_batch.console import interrupts, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
     from fer_batch.config import Config
     from fer_batch.pipeline import Progress, Summary
     from fer_batch.render import Progress as Rendered
-    from fer_batch.train import Epoch
 
 EXIT_FILES_FAILED = 1
 EXIT_USAGE = 2
@@ -112,12 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     config.set_defaults(run=_config)
 
-    train = commands.add_parser("train", parents=[spoken], help="train a classifier")
-    train.add_argument("--config", required=True, type=Path, metavar="FILE", help="YAML file")
-    train.add_argument("--data", required=True, type=Path, help="root folder of the data set")
-    train.add_argument("-o", "--out", required=True, type=Path, help="folder for the weights")
-    train.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    train.set_defaults(run=_train)
+    cli_models.add_commands(commands, spoken)
     return parser
 
 
@@ -125,7 +118,7 @@ def _process(parsed: argparse.Namespace) -> int:
     config = _load_config(parsed)
     only = _read_names(parsed.only) if parsed.only else None
     stop = threading.Event()
-    with _interrupts(stop), _progress_bar(parsed.quiet) as show:
+    with interrupts(stop), progress_bar(parsed.quiet) as show:
         from fer_batch.pipeline import process
 
         def on_progress(progress: Progress) -> None:
@@ -168,7 +161,7 @@ def _annotate(parsed: argparse.Namespace, config: Config, only: set[str] | None 
     from fer_batch.render import render
     from fer_batch.schema import RenderError
 
-    with _progress_bar(parsed.quiet) as show:
+    with progress_bar(parsed.quiet) as show:
 
         def on_progress(progress: Rendered) -> None:
             show(
@@ -224,26 +217,6 @@ def _config(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _train(parsed: argparse.Namespace) -> int:
-    from fer_batch import train
-    from fer_batch.classify import pick_device
-
-    config = train.load_config(parsed.config)
-
-    def on_epoch(epoch: Epoch) -> None:
-        if not parsed.quiet:
-            print(
-                f"epoch {epoch.number}/{config.epochs}: train loss {epoch.train_loss:.4f}, "
-                f"valid loss {epoch.valid_loss:.4f}, valid accuracy {epoch.valid_accuracy:.4f}",
-                flush=True,
-            )
-
-    device = pick_device(parsed.device)
-    path = train.fit(config, parsed.data, parsed.out, device=device, on_epoch=on_epoch)
-    print(path)
-    return 0
-
-
 def _load_config(parsed: argparse.Namespace) -> Config:
     from fer_batch.config import load
 
@@ -283,39 +256,3 @@ def _print_summary(summary: Summary, out: Path) -> None:
 def _complain(error: Exception, code: int) -> int:
     print(f"fer-batch: {error}", file=sys.stderr)
     return code
-
-
-@contextmanager
-def _interrupts(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C sets `stop`, so that what is complete is kept; a second one interrupts at once."""
-
-    def first(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-        print("stopping after what is under way; Ctrl-C again to stop at once", file=sys.stderr)
-
-    before = signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _progress_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """A bar on standard error, when that is a terminal; takes the share done and what to say."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda share, text: None
-        return
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.BarColumn(),
-        progress.TaskProgressColumn(),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.description}"),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda share, text: bar.update(task, completed=share, description=text)

@@ -7,15 +7,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"__init__", "schema", "ffmpeg"},
-    {"config", "networks.gimefive", "networks.resnet", "sprites"},
-    {"card", "networks", "media", "tables", "track", "augment", "datasets", "decode.index"},
-    {"weights", "store", "crop", "detectors.haar", "draw", "encode"},
-    {"decode.demux", "decode.images", "decode.segments", "detectors", "classify", "timeline"},
-    {"decode.reader", "plan", "train"},
-    {"decode", "annotation"},
-    {"reading", "collect", "manifest"},
-    {"pipeline", "render", "sharding"},
+    {"__init__", "schema", "ffmpeg", "console"},
+    {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"},
+    {"card", "networks", "media", "tables", "track", "augment", "decode.index"}
+    | {"datasets.samples", "metrics", "training_log"},
+    {"weights", "store", "crop", "detectors.haar", "draw", "encode"}
+    | {"datasets.files", "plots", "recipe"},
+    {"decode.demux", "decode.images", "decode.segments", "detectors", "classify", "timeline"}
+    | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
+    {"decode.reader", "plan", "datasets.ckplus"},
+    {"decode", "annotation", "datasets"},
+    {"reading", "collect", "manifest", "pictures", "action_units"},
+    {"pipeline", "render", "sharding", "train", "evaluate", "inventory"},
+    {"sweep"},
+    {"cli_models"},
     {"cli"},
     {"__main__"},
 ]
