@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow benchmark lock clean
+.PHONY: demo test slow benchmark results lock clean
 
 demo: $(READY) ## make a clip, process it, show what comes out
 	$(BIN)/python examples/demo.py outputs/demo
@@ -19,6 +19,9 @@ slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kil
 
 benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>.md
 	$(BIN)/python benchmarks/process.py
+
+results: $(READY) ## train and evaluate what docs/results.md lacks, and write it; DATA holds fer2013/ and ferplus/
+	$(BIN)/python benchmarks/results.py $(if $(DATA),--data $(DATA))
 
 lock: $(READY) ## write constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
