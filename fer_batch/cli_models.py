@@ -155,7 +155,7 @@ def _data(parsed: argparse.Namespace) -> int:
         pack(parsed.dataset, parsed.data, parsed.pack, size_px=parsed.size)
     data = load_data(
         parsed.dataset,
-        parsed.data,
+        parsed.pack or parsed.data,
         size_px=parsed.size,
         labels=parsed.labels,
         drop_duplicates=parsed.duplicates is None,

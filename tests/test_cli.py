@@ -13,25 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import RECIPES, cut, zeroed
+from command import run
 from PIL import Image
 from portraits import portrait
 
 from fer_batch import timeline
-from fer_batch.cli import main
 
 READABLE = [
     *("plain", "tone", "one frame", "name", "ntsc", "vfr mp4", "rotated 90", "rotated 180"),
     *("rotated 270", "odd 444", "trimmed", "ts", "interlaced ts", "10 bit", "hevc", "vp9", "av1"),
     *("mjpeg avi", "no duration", "gif"),
 ]
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_info:
-        main([str(argument) for argument in arguments])
-    code = exit_info.value.code
-    assert isinstance(code, int)
-    return code
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from bars import make_bars
+from command import run
 
 from fer_batch.card import read_card
-from fer_batch.cli import main
 from fer_batch.networks import NETWORKS
 
 RECIPE = """
@@ -20,14 +20,6 @@ batch_size: 14
 learning_rate: 0.05
 augment: null
 """
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_info:
-        main([str(argument) for argument in arguments])
-    code = exit_info.value.code
-    assert isinstance(code, int)
-    return code
 
 
 @pytest.fixture(scope="module")
