@@ -14,6 +14,7 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 import torch
+from tabulate import tabulate
 
 from fer_batch import plots
 from fer_batch.card import ModelCard, read_card
@@ -331,7 +332,6 @@ def _report(evaluation: Evaluation) -> str:
 
 def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is text and the others are numbers; nan is left empty."""
-    lines = [titles, [":--", *["--:"] * (len(titles) - 1)], *rows]
-    return "".join(
-        f"| {' | '.join('' if cell == 'nan' else cell for cell in line)} |\n" for line in lines
-    )
+    cells = [["" if cell == "nan" else cell for cell in row] for row in rows]
+    sides = ["left", *["right"] * (len(titles) - 1)]
+    return tabulate(cells, titles, "pipe", colalign=sides, disable_numparse=True) + "\n"

@@ -281,19 +281,14 @@ def _write_table(study: optuna.Study, config: SweepConfig, out: Path) -> pd.Data
         table = table.astype({"best_epoch": "Int64", "epochs_run": "Int64"})
         table = table.sort_values("valid_accuracy", ascending=False, kind="stable")
         table = table.reset_index(drop=True)
-        texts = {"sweep.csv": table.to_csv(index=False), "sweep.md": _markdown(table)}
+        rounded = table.round({"valid_accuracy": 4, "seconds": 1})
+        markdown = rounded.to_markdown(index=False, missingval="")
+        texts = {"sweep.csv": table.to_csv(index=False), "sweep.md": f"{markdown}\n"}
         for name, text in texts.items():
             temporary = out / f".{name}.tmp"
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(out / name)
     return table
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    rounded = table.round({"valid_accuracy": 4, "seconds": 1})
-    head, *rows = rounded.to_csv(index=False, sep="|").splitlines()
-    rule = "|".join(["---"] * len(table.columns))
-    return "".join(f"| {row.replace('|', ' | ')} |\n" for row in (head, rule, *rows))
 
 
 def _folder(out: Path, number: int) -> Path:

@@ -112,9 +112,10 @@ def test_files_say_what_the_evaluation_says(six: tuple[Evaluation, Path]) -> Non
     np.testing.assert_array_equal(confusion, metrics.confusion)
     report = (out / "six" / "report.md").read_text(encoding="utf-8")
     assert f"{metrics.accuracy:.2%}" in report
+    rows = [[cell.strip() for cell in line.split("|")] for line in report.splitlines()]
+    recalls = {row[1]: row[3] for row in rows if len(row) == 7}
     for emotion, recall in zip(SIX, metrics.recall, strict=True):
-        assert f"| {emotion} |" in report
-        assert f"{recall:.3f}" in report
+        assert recalls[emotion] == f"{recall:.3f}"
 
 
 def test_the_error_without_temperature_is_that_of_a_model_without_one(
@@ -169,7 +170,7 @@ def test_models_of_any_input_stand_in_one_table(
     assert table["faces_per_s_cuda"].isna().all()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "models.csv"), table)
     lines = (tmp_path / "models.md").read_text(encoding="utf-8").splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| six", "| rgb"]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["six", "rgb"]
     assert len({line.count("|") for line in lines}) == 1
     assert "nan" not in "".join(lines)
     assert (tmp_path / "models.png").is_file()
