@@ -3,7 +3,8 @@
     benchmarks/results.py [--data DIR] [-o outputs/results] [--only NAME ...] [--set KEY=VALUE ...]
 
 DIR holds ``fer2013/`` and ``ferplus/``; without it, the page is only written again. A model that is
-trained is not trained again, and a training that was stopped goes on. What docs/results.md is
+trained is not trained again, and a training that was stopped goes on. Weights, metrics, logs and
+the packed data sets are in the folder of ``-o``. What docs/results.md is
 written from stays in docs/results/.
 """
 
@@ -29,7 +30,7 @@ from fer_batch.card import DEFAULT_WEIGHTS
 from fer_batch.evaluate import HeldOut, evaluate
 from fer_batch.inventory import counts
 from fer_batch.networks import NETWORKS, build_network, describe
-from fer_batch.pictures import load_data
+from fer_batch.pictures import load_data, pack
 from fer_batch.plots import accuracy_against_time
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +72,14 @@ RUNS = [
 ]
 
 
+def packed(dataset: str, data: Path, out: Path) -> Path:
+    """A data set as one file, so that no training reads pictures or searches duplicates again."""
+    path = out / f"{dataset}.safetensors"
+    if not path.exists():
+        pack(dataset, data / dataset, path, size_px=48)
+    return path
+
+
 def train(run: Run, data: Path, out: Path, overrides: Sequence[str]) -> Path:
     """The weights of a run, trained where they are missing."""
     folder = out / run.name
@@ -78,7 +87,7 @@ def train(run: Run, data: Path, out: Path, overrides: Sequence[str]) -> Path:
     if not weights.exists():
         settings = [f"name={run.name}", *run.overrides, *overrides]
         command = ["train", "--config", ROOT / "configs" / "train" / f"{run.recipe}.yaml"]
-        command += ["--data", data / run.dataset, "-o", folder]
+        command += ["--data", packed(run.dataset, data, out), "-o", folder]
         command += [f"--set={setting}" for setting in settings]
         subprocess.run([sys.executable, "-m", "fer_batch", *command], check=True)
     return weights
@@ -88,7 +97,7 @@ def record(run: Run, weights: Path, data: Path, device: torch.device) -> None:
     """Measure trained weights on the test split and keep what the page is written from."""
     folder = RECORDS / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    held_out = HeldOut(run.dataset, data / run.dataset)
+    held_out = HeldOut(run.dataset, packed(run.dataset, data, weights.parents[1]))
     for name, flip in (("test", False), ("test-flip", True)):
         out = weights.parent / name
         evaluate(weights, held_out, out, device=device, flip=flip)
@@ -100,10 +109,10 @@ def record(run: Run, weights: Path, data: Path, device: torch.device) -> None:
             shutil.copy(weights.parent / "test" / run.name / plot, folder / plot)
 
 
-def record_counts(data: Path) -> None:
+def record_counts(data: Path, out: Path) -> None:
     """How many pictures of each emotion each data set has, and what was left out."""
     for dataset, labels in (("fer2013", "seven"), ("ferplus", None)):
-        loaded = load_data(dataset, data / dataset, size_px=48, labels=labels)
+        loaded = load_data(dataset, packed(dataset, data, out), size_px=48, labels=labels)
         counts(loaded).to_csv(RECORDS / f"{dataset}.csv")
         (RECORDS / f"{dataset}.json").write_text(f"{json.dumps(loaded.dropped, indent=2)}\n")
 
@@ -331,7 +340,7 @@ def main() -> None:
     if options.speed or not (RECORDS / "speed.json").exists():
         record_speed(device)
     if options.data:
-        record_counts(options.data)
+        record_counts(options.data, options.out)
         for run in RUNS:
             if options.only is None or run.name in options.only:
                 weights = train(run, options.data, options.out, options.overrides)
