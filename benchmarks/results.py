@@ -44,6 +44,8 @@ SOURCE = {  # test accuracy on FER2013, six classes, in the GiMeFive paper
     "resnet18": 0.647,
     "resnet34": 0.671,
 }
+LEARNED_BY_HEART = 0.1
+"""Validation loss above training loss, in nats, from which more epochs alone will not help."""
 ROUNDS = 7
 BATCH = 64
 CUDA_BATCH = 4096
@@ -273,7 +275,20 @@ def single_section(run: str, title: str, goal: float) -> Iterator[str]:
         f"{test['ece']:.3f}, {test['ece_uncalibrated']:.3f} |"
     )
     yield ""
-    yield f"Goal {percent(goal)}: {against_goal(run, 'accuracy', goal)}."
+    yield f"Goal {percent(goal)}: {against_goal(run, 'accuracy', goal)}. {evidence(run)}"
+
+
+def evidence(run: str) -> str:
+    """What the losses of the last epoch say to try next."""
+    last = pd.read_csv(RECORDS / run / "epochs.csv").iloc[-1]
+    gap = last["valid_loss"] - last["train_loss"]
+    losses = (
+        f"In the last epoch the loss was {last['train_loss']:.3f} on augmented training pictures "
+        f"and {last['valid_loss']:.3f} on validation:"
+    )
+    if gap < LEARNED_BY_HEART:
+        return f"{losses} it had not begun to learn by heart, so more epochs come next."
+    return f"{losses} it had begun to learn by heart, so stronger regularisation comes next."
 
 
 def epochs_of(run: str) -> str:
