@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fer_batch import weights
+from fer_batch.networks import fuse
 from fer_batch.schema import EMOTIONS, ConfigError, Floats
 
 
@@ -41,7 +42,8 @@ class Classifier:
     """
 
     def __init__(self, path: Path, device: torch.device, *, batch_size: int, flip: bool) -> None:
-        self._network, self.card = weights.load(path, device)
+        network, self.card = weights.load(path, device)
+        self._network = fuse(network)
         self._device = device
         self._batch_size = batch_size
         self._flip = flip
