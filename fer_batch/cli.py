@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import sys
 import threading
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away: `fer-batch show OUT | head`
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        code = _complain(error, EXIT_DISK_FULL if error.errno == errno.ENOSPC else EXIT_USAGE)
     sys.exit(code)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
     """Add the commands of this module to the parser of ``fer-batch``."""
     models = commands.add_parser("models", parents=[spoken], help="table of the networks")
-    models.add_argument("--classes", type=int, default=6, metavar="N", help="outputs (6)")
+    models.add_argument("--classes", type=_positive, default=6, metavar="N", help="outputs (6)")
     models.set_defaults(run=_models)
 
     _add_data(commands, [_labelled(), spoken])
@@ -39,6 +37,13 @@ def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
     disfa.add_argument("--data", required=True, type=Path, help="DISFA's root folder")
     disfa.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="CSV to write")
     disfa.set_defaults(run=_disfa)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, found {text}")
+    return number
 
 
 def _device() -> argparse.ArgumentParser:
@@ -68,7 +73,9 @@ def _add_data(commands: Commands, parents: list[argparse.ArgumentParser]) -> Non
         description="Count the pictures of each emotion and split, as a training takes them.",
     )
     data.add_argument("--labels", choices=("six", "seven", "eight"), help="only these emotions")
-    data.add_argument("--size", type=int, default=48, metavar="PX", help="side of pictures (48)")
+    data.add_argument(
+        "--size", type=_positive, default=48, metavar="PX", help="side of pictures (48)"
+    )
     data.add_argument("--pack", type=Path, metavar="FILE", help="write it as one .safetensors file")
     data.add_argument(
         "--duplicates",
@@ -106,7 +113,6 @@ def _add_learning(commands: Commands, parents: list[argparse.ArgumentParser]) ->
         description="Train with many settings. Run again with the same folder, it goes on; run at "
         "the same time in several places, it shares the work.",
     )
-    sweep.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
     sweep.set_defaults(run=_sweep)
 
     for command in (train, sweep):
@@ -123,7 +129,7 @@ def _add_evaluate(commands: Commands, parents: list[argparse.ArgumentParser]) ->
     evaluate.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
     evaluate.add_argument("--split", choices=("train", "valid", "test"), default="test")
     evaluate.add_argument("--flip", action="store_true", help="average with the mirror image")
-    evaluate.add_argument("--decimals", type=int, metavar="N", help="of scores.csv (all)")
+    evaluate.add_argument("--decimals", type=_positive, metavar="N", help="of scores.csv (all)")
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -213,11 +219,6 @@ def _sweep(parsed: argparse.Namespace) -> int:
 
     config = load_sweep(parsed.config)
     device = pick_device(parsed.device)
-    alone = [*sys.argv[1:], "--quiet", "--workers=1"]
-    others = [
-        subprocess.Popen([sys.executable, "-m", "fer_batch", *alone])  # noqa: S603
-        for _ in range(parsed.workers - 1)
-    ]
     with progress_bar(parsed.quiet) as show:
 
         def on_trial(table: pd.DataFrame) -> None:
@@ -225,10 +226,9 @@ def _sweep(parsed: argparse.Namespace) -> int:
             show(float(done.mean()), f"{done.sum()}/{len(done)} trials")
 
         sweep(config, parsed.data, parsed.out, device=device, on_trial=on_trial)
-    codes = [other.wait() for other in others]
     if not parsed.quiet:
         print((parsed.out / "sweep.md").read_text(encoding="utf-8"), end="")
-    return max(codes, default=0)
+    return 0
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
@@ -237,7 +237,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from fer_batch.evaluate import HeldOut, check_names, compare, evaluate, write_table
 
     device = pick_device(parsed.device)
-    weights = [find_weights(name) for name in parsed.weights]
+    weights = list(dict.fromkeys(find_weights(name) for name in parsed.weights))
     check_names(weights)
     held_out = HeldOut(parsed.dataset, parsed.data, parsed.split)
     evaluations = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import torch
@@ -37,16 +35,8 @@ def crop(frames: Frames, faces: Faces, card: ModelCard) -> Tensor:
 
 def normalise(grey: Bytes, card: ModelCard) -> Tensor:
     """Grey faces (M, S, S) uint8 to what the card's network takes: (M, C, S, S) float32."""
-    return standardise(torch.from_numpy(grey)[:, None].float() / 255, card.mean, card.std)
-
-
-def standardise(grey: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Grey faces (M, 1, S, S) in [0, 1] less the mean, by the standard deviation, of C channels.
-
-    Returns:
-        (M, C, S, S), on the same device.
-    """
-    return (grey - grey.new_tensor(mean)[:, None, None]) / grey.new_tensor(std)[:, None, None]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (card.mean, card.std))
+    return (torch.from_numpy(grey)[:, None] / 255 - mean) / std
 
 
 def _square(frame: Bytes, box: Floats, margin: float, side: int) -> Bytes:

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fer_batch.augment import augment
-from fer_batch.crop import standardise
 from fer_batch.networks import build_network
 from fer_batch.recipe import TrainConfig
 
@@ -41,7 +40,10 @@ class Learner:
         std: Sequence[float],
         device: torch.device,
     ) -> None:
-        self._recipe, self._mean, self._std = recipe, mean, std
+        self._recipe = recipe
+        self._mean, self._std = (
+            torch.tensor(values, device=device)[:, None, None] for values in (mean, std)
+        )
         self.device = device
         network = build_network(recipe.network, n_classes, dropout=recipe.dropout)
         self._network = network.to(device).to(memory_format=torch.channels_last)
@@ -150,7 +152,7 @@ class Learner:
         )
 
     def _forward(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        batch = standardise(pictures, self._mean, self._std)
+        batch = (pictures - self._mean) / self._std
         use_amp = self._recipe.amp and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=use_amp):
             logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))

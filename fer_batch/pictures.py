@@ -70,8 +70,10 @@ class Data:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Emotions that some picture of some split may show, in EMOTIONS order."""
-        shares = sum(pictures.targets.sum(axis=0) for pictures in self.pictures.values())
+        """Emotions that the pictures of train, or of all splits without it, may show, in order."""
+        loaded = self.pictures
+        deciding = [loaded["train"]] if "train" in loaded else list(loaded.values())
+        shares = sum(pictures.targets.sum(axis=0) for pictures in deciding)
         return tuple(np.array(EMOTIONS)[shares > 0].tolist())
 
 

@@ -134,6 +134,7 @@ def sweep(
     # Optuna writes its log to stderr of its own accord; so it goes where ours goes.
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
+    logging.getLogger("optuna").setLevel(logging.NOTSET)
     try:
         with store.lock(out, shared=True):
             study = _open(config, out)

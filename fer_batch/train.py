@@ -8,10 +8,12 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -21,14 +23,14 @@ from torch.nn import functional as F
 
 from fer_batch import weights
 from fer_batch.card import ModelCard
-from fer_batch.datasets.samples import SPLITS, Split
+from fer_batch.datasets import SPLITS, DatasetError, Split
 from fer_batch.learner import Learner
 from fer_batch.metrics import measure
-from fer_batch.networks import find_network
+from fer_batch.networks import describe, find_network
 from fer_batch.pictures import Data, Pictures, load_data
 from fer_batch.plots import curves
 from fer_batch.recipe import TrainConfig
-from fer_batch.schema import EMOTIONS, ConfigError, FerError
+from fer_batch.schema import EMOTIONS, LABEL_SETS, ConfigError, FerError
 from fer_batch.training_log import Epoch, TrainingLog, as_table
 
 logger = logging.getLogger(__name__)
@@ -84,11 +86,12 @@ def fit(
         labels=recipe.labels,
         splits=SPLITS if measure_test else SPLITS[:2],
     )
+    _check(recipe, data)
     train = data.pictures["train"]
     logger.info("%d training pictures, dropped: %s", len(train), data.dropped)
     mean, std = _mean_and_std(train) if spec.in_channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     out.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True):
+    with _repeatable(device):
         torch.manual_seed(recipe.seed)
         learner = Learner(recipe, len(data.classes), len(train), mean=mean, std=std, device=device)
         history = _learn(recipe, data, learner, out, on_epoch=on_epoch, on_step=on_step)
@@ -113,6 +116,33 @@ def fit(
     return weights.save(learner.network, card, out)
 
 
+def _check(recipe: TrainConfig, data: Data) -> None:
+    """Refuse before the first epoch what would fail after the last."""
+    expected = LABEL_SETS[recipe.labels] if recipe.labels else data.classes
+    if data.classes != expected or len(expected) < 2:
+        raise DatasetError(
+            f"{data.dataset}: expected training pictures of "
+            f"{', '.join(expected) if len(expected) > 1 else 'two emotions or more'}, "
+            f"found {', '.join(data.classes)}"
+        )
+    for split, pictures in data.pictures.items():
+        if len(pictures) < 2:
+            raise DatasetError(f"{data.dataset}: split {split} has {len(pictures)} pictures")
+    size_px = data.pictures["train"].pixels.shape[-1]
+    try:
+        describe(recipe.network, len(data.classes), input_size_px=size_px)
+    except RuntimeError as error:
+        raise ConfigError(f"{recipe.network} does not take {size_px} pixels: {error}") from error
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Randomness of its own, and no algorithm that is chosen by its speed."""
+    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), cudnn:
+        yield
+
+
 def _learn(
     recipe: TrainConfig,
     data: Data,
@@ -124,7 +154,7 @@ def _learn(
 ) -> list[Epoch]:
     """Train until the last epoch or the end of patience; the learner then has the best weights."""
     train, valid = (_tensors(recipe, data, split, learner.device) for split in SPLITS[:2])
-    checkpoint = _Checkpoint(out / CHECKPOINT, recipe, data)
+    checkpoint = _Checkpoint(out / CHECKPOINT, recipe, data, learner.device)
     history, best = checkpoint.load(learner)
     with TrainingLog(out, n_before=len(history)) as log:
         while len(history) < recipe.epochs and _best(history) + recipe.patience > len(history):
@@ -145,7 +175,8 @@ def _learn(
             if _best(history) == number:
                 best = copy.deepcopy(learner.network.state_dict())
             log.write(history)
-            checkpoint.save(learner, history, best)
+            if math.isfinite(train_loss):
+                checkpoint.save(learner, history, best)
             on_epoch(history[-1])
             if not math.isfinite(train_loss):
                 raise TrainingError(
@@ -163,21 +194,25 @@ def _best(history: Sequence[Epoch]) -> int:
 class _Checkpoint:
     """The file that a stopped training goes on from."""
 
-    def __init__(self, path: Path, recipe: TrainConfig, data: Data) -> None:
-        train = data.pictures["train"]
+    def __init__(self, path: Path, recipe: TrainConfig, data: Data, device: torch.device) -> None:
         content = hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=16)
-        content.update(train.pixels.tobytes() + train.targets.tobytes())
+        content.update(repr((data.classes, device.type)).encode())
+        for pictures in (data.pictures["train"], data.pictures["valid"]):
+            content.update(pictures.pixels.tobytes() + pictures.targets.tobytes())
         self._path, self._fingerprint = path, content.hexdigest()
 
     def load(self, learner: Learner) -> tuple[list[Epoch], dict[str, Tensor]]:
         """The epochs done so far, and the weights of the best one."""
         if not self._path.exists():
             return [], {}
-        saved = torch.load(self._path, map_location="cpu", weights_only=True)
+        try:
+            saved = torch.load(self._path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, UnpicklingError) as error:
+            raise TrainingError(f"{self._path} cannot be read: {error}; delete it") from error
         if saved["fingerprint"] != self._fingerprint:
             raise ConfigError(
-                f"{self._path} belongs to a training with another recipe or other pictures: "
-                "give another folder, or delete it to begin anew"
+                f"{self._path} belongs to a training with another recipe, other pictures or "
+                "another kind of device: give another folder, or delete it to begin anew"
             )
         learner.load_state_dict(saved["learner"])
         return [Epoch(**epoch) for epoch in saved["history"]], saved["best"]

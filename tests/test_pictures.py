@@ -49,7 +49,7 @@ def test_pictures_of_a_folder(ferplus: Path) -> None:
     data = load_data("ferplus", ferplus, size_px=48)
     test = data.pictures["test"]
     assert data.dataset == "ferplus"
-    assert data.classes == EMOTIONS
+    assert data.classes == tuple(name for name in EMOTIONS if name != "fear")
     assert test.paths[0] == "FER2013Test/clear.png"
     for path, pixels in zip(test.paths, test.pixels, strict=True):
         assert (pixels == np.asarray(Image.open(ferplus / path))).all()

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from bars import bars_recipe, draw, make_bars
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fer_batch.card import read_card
 from fer_batch.classify import Classifier
 from fer_batch.crop import normalise
+from fer_batch.datasets import DatasetError
 from fer_batch.recipe import TrainConfig, load_recipe
 from fer_batch.schema import LABEL_SETS, ConfigError
 from fer_batch.train import TrainingError, fit
@@ -119,6 +121,57 @@ def test_patience_ends_training(data: Path, tmp_path: Path) -> None:
 def test_divergence_is_an_error_that_says_what_to_do(data: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="epoch 1: the loss is nan: lower learning_rate"):
         fit(bars_recipe(learning_rate=1e12, schedule="constant"), data, tmp_path, device=CPU)
+    with pytest.raises(TrainingError, match="epoch 1: the loss is nan"):
+        fit(bars_recipe(learning_rate=1e12, schedule="constant"), data, tmp_path, device=CPU)
+
+
+def test_convolutions_stay_fast_and_repeatable(data: Path, tmp_path: Path) -> None:
+    cudnn, flags = torch.backends.cudnn, []
+    fit(
+        bars_recipe(epochs=1),
+        data,
+        tmp_path,
+        device=CPU,
+        on_step=lambda epoch, share: flags.append((cudnn.enabled, cudnn.deterministic)),
+    )
+    assert set(flags) == {(True, True)}
+
+
+def test_other_validation_pictures_are_another_training(tmp_path: Path) -> None:
+    root, out = make_bars(tmp_path / "data"), tmp_path / "out"
+    fit(bars_recipe(epochs=1), root, out, device=CPU)
+    (root / "test" / "happy" / "PublicTest_0.png").unlink()
+    with pytest.raises(ConfigError, match="other pictures"):
+        fit(bars_recipe(epochs=1), root, out, device=CPU)
+
+
+def test_cut_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
+    fit(bars_recipe(epochs=1), data, tmp_path, device=CPU)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt cannot be read.*delete it"):
+        fit(bars_recipe(epochs=1), data, tmp_path, device=CPU)
+
+
+def test_one_class_is_refused_before_training(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        folder = tmp_path / "data" / split / "happy"
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(len(split))
+        for number in range(3):
+            Image.fromarray(draw(number, rng)).save(folder / f"{number}.png")
+    with pytest.raises(DatasetError, match="two emotions or more"):
+        fit(bars_recipe(dataset="folders"), tmp_path / "data", tmp_path / "out", device=CPU)
+
+
+def test_absent_emotion_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"contempt, found happiness.*neutral$"):
+        fit(bars_recipe(labels="eight"), data, tmp_path, device=CPU)
+
+
+def test_too_small_pictures_are_refused_before_training(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gimefive-17 does not take 16 pixels"):
+        fit(bars_recipe(network="gimefive-17"), data, tmp_path, device=CPU)
 
 
 @pytest.mark.parametrize("steps", range(1, 6))
