@@ -281,6 +281,7 @@ def _write_table(study: optuna.Study, config: SweepConfig, out: Path) -> pd.Data
         table = pd.DataFrame(rows, columns=["trial", *config.space, "state", *RESULT])
         table = table.astype({"best_epoch": "Int64", "epochs_run": "Int64"})
         table = table.sort_values("valid_accuracy", ascending=False, kind="stable")
+        table = table.iloc[(table["state"] != "complete").argsort(kind="stable")]
         table = table.reset_index(drop=True)
         rounded = table.round({"valid_accuracy": 4, "seconds": 1})
         markdown = rounded.to_markdown(index=False, missingval="")

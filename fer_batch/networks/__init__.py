@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_batch.networks.compact import CompactSpec, ResNetCompact
@@ -81,21 +79,6 @@ def build_network(name: str, n_classes: int, *, dropout: float | None = None) ->
     """
     spec = find_network(name)
     return spec.build(n_classes, dropout=spec.dropout if dropout is None else dropout)
-
-
-def fuse(network: nn.Module) -> nn.Module:
-    """Fold batch normalisations into the convolutions before them: the same outputs, sooner.
-
-    Args:
-        network: In evaluation mode; changed in place.
-    """
-    for block in network.modules():
-        if isinstance(block, nn.Sequential):
-            for place, (layer, following) in enumerate(pairwise(list(block))):
-                if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                    block[place] = fuse_conv_bn_eval(layer, following)
-                    block[place + 1] = nn.Identity()
-    return network
 
 
 @dataclass(frozen=True, slots=True)
