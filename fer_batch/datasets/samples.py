@@ -1,7 +1,7 @@
 """What every reader of a data set gives: the pictures of one split and what they show.
 
-Splits that a data set does not have are made from a hash of the person (of the file name where the
-person is not known): the same on every machine, and nobody stands in two of them.
+Splits that a data set does not have are made from a hash of the person, so that nobody stands in
+two of them; where the person is not known, of the file name. They are the same on every machine.
 """
 
 from __future__ import annotations
