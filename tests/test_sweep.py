@@ -239,7 +239,8 @@ def test_killed_worker_loses_nothing(data: Path, tmp_path: Path) -> None:
     assert sorted(table["trial"]) == [0, 1]
     assert table["epochs_run"].tolist() == [8, 8]
     after = pd.read_csv(out / "trials" / "0" / "metrics.csv")
-    pd.testing.assert_frame_equal(after.head(len(before)), before)
+    redone = after.head(len(before))  # the last epoch, if the kill came before its checkpoint
+    pd.testing.assert_frame_equal(redone.drop(columns="seconds"), before.drop(columns="seconds"))
 
 
 @pytest.mark.slow
