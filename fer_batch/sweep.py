@@ -41,6 +41,9 @@ from fer_batch.training_log import Epoch
 
 logger = logging.getLogger(__name__)
 
+BUSY_S = 60
+"""How long a worker waits while another one writes to the study."""
+
 Value = bool | int | float | str | None
 Point = dict[str, Value]
 """One setting: a value for each key of the space."""
@@ -151,7 +154,10 @@ def _open(config: SweepConfig, out: Path) -> optuna.Study:
     """The study of the folder, with every trial that is still to be done in its queue."""
     with _alone(out):
         study = optuna.create_study(
-            storage=f"sqlite:///{out.resolve() / 'sweep.db'}",
+            storage=optuna.storages.RDBStorage(
+                f"sqlite:///{out.resolve() / 'sweep.db'}",
+                engine_kwargs={"connect_args": {"timeout": BUSY_S}},
+            ),
             study_name="sweep",
             direction="maximize",
             pruner=_pruner(config),
