@@ -31,19 +31,21 @@ Positive = Annotated[float, Field(gt=0)]
 async def run_command(name: str, arguments: list[str], timeout_s: float) -> State[None] | None:
     """Run one `fer-batch` command; when it fails, the task fails with what it said on stderr.
 
+    What it says is logged as it says it.
+
     The process is in the process group of the flow run, so that cancelling stops it at once, and
     the system kills it when the flow run dies in any other way.
     """
     die_with_flow = partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fer_batch", *arguments, stderr=PIPE, preexec_fn=die_with_flow
+        *(sys.executable, "-m", "fer_batch", *arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+        preexec_fn=die_with_flow,
     )
-    said = deque[str](maxlen=REASON_LINES)
     try:
         async with asyncio.timeout(timeout_s):
-            async for line in cast(asyncio.StreamReader, process.stderr):
-                said.append(line.decode(errors="replace").rstrip())
-                get_run_logger().info(said[-1])
+            _, said = await asyncio.gather(_log(process.stdout), _log(process.stderr))
             code = await process.wait()
     except TimeoutError:
         return Failed(message=f"{name}: killed after {timeout_s:g} s, as timeout_s says")
@@ -53,6 +55,15 @@ async def run_command(name: str, arguments: list[str], timeout_s: float) -> Stat
     if code < 0:
         said.append(f"{name}: stopped by the system: {signal.strsignal(-code)}")
     return Failed(message="\n".join(said)) if code else None
+
+
+async def _log(stream: asyncio.StreamReader | None) -> deque[str]:
+    """Log each line that a process says, and give the last ones."""
+    last = deque[str](maxlen=REASON_LINES)
+    async for line in cast(asyncio.StreamReader, stream):
+        last.append(line.decode(errors="replace").rstrip())
+        get_run_logger().info(last[-1])
+    return last
 
 
 def finish(

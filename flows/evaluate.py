@@ -10,13 +10,15 @@ from .commands import Positive, finish, run_command
 
 
 @flow(name="evaluate-classifiers")
-def evaluate_classifiers(
+def evaluate_classifiers(  # noqa: PLR0913 - the parameters are the form that people fill in
     weights: list[str],
     dataset: str,
     data: Path,
     output: Path,
     *,
     split: Literal["train", "valid", "test"] = "test",
+    flip: bool = False,
+    decimals: int | None = None,
     device: str = "auto",
     timeout_s: Positive = 86_400,
 ) -> State[None]:
@@ -28,10 +30,13 @@ def evaluate_classifiers(
         data: Folder of the data set, or the file that it was packed into.
         output: Folder for the tables and plots; made where it is missing.
         split: Which pictures of the data set.
+        flip: Average each picture with its mirror image.
+        decimals: Of the probabilities in scores.csv; all of them where nothing is said.
         device: auto, cpu, cuda or cuda:N.
         timeout_s: Seconds after which the evaluation is killed.
     """
     what = [*weights, "--dataset", dataset, "--data", str(data), "--split", split]
-    command = ["evaluate", "-q", *what, "-o", str(output), "--device", device]
+    what += ["--flip"] * flip + ([f"--decimals={decimals}"] if decimals else [])
+    command = ["evaluate", *what, "-o", str(output), "--device", device]
     evaluating = run_command.submit("evaluate", command, timeout_s)
     return finish([evaluating], f"tables: {output}", table=output / "models.md")

@@ -34,7 +34,7 @@ def train_classifier(
     """
     where = ["--config", str(config), "--data", str(data), "-o", str(output), "--device", device]
     settings = [f"--set={override}" for override in overrides]
-    training = run_command.submit("train", ["train", "-q", *where, *settings], timeout_s)
+    training = run_command.submit("train", ["train", *where, *settings], timeout_s)
     return finish([training], f"weights: {output}")
 
 
@@ -57,5 +57,5 @@ def sweep_classifier(
         timeout_s: Seconds after which the sweep is killed; running it again goes on.
     """
     where = ["--config", str(config), "--data", str(data), "-o", str(output), "--device", device]
-    sweeping = run_command.submit("sweep", ["sweep", "-q", *where], timeout_s)
+    sweeping = run_command.submit("sweep", ["sweep", *where], timeout_s)
     return finish([sweeping], f"table: {output / 'sweep.csv'}", table=output / "sweep.md")
