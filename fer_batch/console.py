@@ -40,6 +40,9 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.description}"),
     )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+    in_one_place = sys.stdout.isatty()  # else what is printed would follow the bar out of its file
+    with progress.Progress(
+        *columns, console=Console(stderr=True), redirect_stdout=in_one_place
+    ) as bar:
         task = bar.add_task("starting", total=1.0)
         yield lambda share, text: bar.update(task, completed=share, description=text)

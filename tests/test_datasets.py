@@ -208,6 +208,13 @@ def test_rafdb_flat_alone_is_divided(tmp_path: Path) -> None:
     assert min(map(len, samples.values())) > 0
 
 
+def test_rafdb_flat_test_folder_alone_is_test(tmp_path: Path) -> None:
+    make.make_flat(tmp_path / "test", tmp_path / "test" / "labels.csv", n=2)
+    assert len(read_samples("rafdb-flat", tmp_path, "test")) == 12
+    with pytest.raises(DatasetError, match="no pictures of rafdb-flat, split train"):
+        read_samples("rafdb-flat", tmp_path, "train")
+
+
 def add_row(row: str) -> Callable[[Path], object]:
     def add(root: Path) -> None:
         with (root / "labels.csv").open("a") as table:

@@ -37,6 +37,8 @@ def folders(root: Path, split: Split) -> Samples:
 def tfeid(root: Path, split: Split) -> Samples:
     """TFEID, the Taiwanese Facial Expression Image Database (Chen & Yen, 2007), as class folders.
 
+    Persons are not known: put them into folders of splits where nobody shall stand in two.
+
     Args:
         root: As for `folders`.
         split: Which split.

@@ -72,9 +72,9 @@ def _official(table: Path) -> Iterator[Labelled]:
 def rafdb_flat(root: Path, split: Split) -> Samples:
     """Flat folders of pictures ``name_emotion.jpg`` with a table ``name,label``, as for GiMeFive.
 
-    The labels are 0 to 5: happiness, surprise, sadness, anger, disgust, fear. With folders
-    ``train`` and ``test``, a tenth of ``train`` is ``valid``; one folder alone is divided 80/10/10;
-    both by file name.
+    The labels are 0 to 5: happiness, surprise, sadness, anger, disgust, fear. Beside a folder
+    ``test``, a tenth of ``train`` is ``valid``; pictures without one are divided 80/10/10; both by
+    file name.
 
     Args:
         root: Folder with ``train`` and ``test``, or with one of them, or with the pictures
@@ -87,7 +87,7 @@ def rafdb_flat(root: Path, split: Split) -> Samples:
             label and the end of the file name say different emotions, or an emotion has no picture.
     """
     folders = [root / name for name in ("train", "test") if (root / name).is_dir()]
-    official = len(folders) == 2
+    official = root / "test" in folders
     pictures = [
         Labelled(
             path.relative_to(root).as_posix(),
