@@ -6,7 +6,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -21,7 +21,7 @@ from fer_batch.card import ModelCard, read_card
 from fer_batch.classify import Classifier
 from fer_batch.crop import normalise
 from fer_batch.datasets import DatasetError, Split
-from fer_batch.metrics import Metrics, as_record, calibration_error, measure, retemper
+from fer_batch.metrics import Metrics, as_record, calibration_error, measure, scale_temperature
 from fer_batch.networks import describe
 from fer_batch.pictures import Pictures, load_data
 from fer_batch.schema import EMOTIONS, ConfigError, Floats, StoreError
@@ -67,6 +67,19 @@ class HeldOut:
     root: Path
     """Where the data set is, or the file that it was packed into."""
     split: Split = "test"
+    _read: dict[int, Pictures] = field(default_factory=dict, repr=False, compare=False)
+
+    def pictures(self, size_px: int) -> Pictures:
+        """The pictures with sides of `size_px`, read once.
+
+        Raises:
+            ConfigError: There is no such data set.
+            DatasetError: It is not as it should be.
+        """
+        if size_px not in self._read:
+            data = load_data(self.dataset, self.root, size_px=size_px, splits=(self.split,))
+            self._read[size_px] = data.pictures[self.split]
+        return self._read[size_px]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,20 +161,17 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{folder} cannot be made: {error}; choose another with -o") from error
-    data = load_data(
-        held_out.dataset, held_out.root, size_px=card.input_size_px, splits=(held_out.split,)
-    )
-    pictures, dropped = _known(data.pictures[held_out.split], card, held_out)
+    pictures, dropped = _known(held_out.pictures(card.input_size_px), card, held_out)
     logger.info("%s: %d pictures, left out: %s", card.name, len(pictures), dropped)
     probs = _classify(classifier, pictures)
-    uncalibrated = retemper(probs, 1 / card.temperature)
+    uncalibrated = scale_temperature(probs, 1 / card.temperature)
     evaluation = Evaluation(
         card=card,
         held_out=held_out,
         dropped=dropped,
         metrics=measure(probs, pictures.targets),
         ece_uncalibrated=calibration_error(uncalibrated, pictures.targets),
-        speed=_measure_speed(weights, device, flip=flip),
+        speed=_measure_speed(weights, classifier, device, flip=flip),
     )
     _write_scores(pictures, probs, folder / "scores.csv", decimals)
     _write_mistakes(pictures, probs, folder / "mistakes.png")
@@ -213,15 +223,18 @@ def _classify(classifier: Classifier, pictures: Pictures) -> Floats:
     return np.concatenate([classifier(normalise(batch, classifier.card)) for batch in batches])
 
 
-def _measure_speed(weights: Path, device: torch.device, *, flip: bool) -> Speed:
-    def faces_per_s(where: torch.device, batch_size: int) -> float:
-        classifier = Classifier(weights, where, batch_size=batch_size, flip=flip)
-        return batch_size / _median_seconds(classifier, batch_size)
-
+def _measure_speed(
+    weights: Path, classifier: Classifier, device: torch.device, *, flip: bool
+) -> Speed:
+    faces_per_s_cuda = None
+    if device.type == "cuda":
+        large = Classifier(weights, device, batch_size=CUDA_BATCH_SIZE, flip=flip)
+        faces_per_s_cuda = CUDA_BATCH_SIZE / _median_seconds(large, CUDA_BATCH_SIZE)
+        classifier = Classifier(weights, torch.device("cpu"), batch_size=BATCH_SIZE, flip=flip)
     return Speed(
-        ms_per_face=1000 / faces_per_s(torch.device("cpu"), BATCH_SIZE),
+        ms_per_face=1000 * _median_seconds(classifier, BATCH_SIZE) / BATCH_SIZE,
         cpu_threads=torch.get_num_threads(),
-        faces_per_s_cuda=faces_per_s(device, CUDA_BATCH_SIZE) if device.type == "cuda" else None,
+        faces_per_s_cuda=faces_per_s_cuda,
     )
 
 
@@ -306,7 +319,7 @@ def _report(evaluation: Evaluation) -> str:
         ("accuracy", f"{metrics.accuracy:.2%}"),
         ("95 % interval", f"{metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"),
         ("macro F1", f"{metrics.macro_f1:.3f}"),
-        ("mean accuracy of the classes", f"{metrics.balanced_accuracy:.2%}"),
+        ("balanced accuracy", f"{metrics.balanced_accuracy:.2%}"),
         ("expected calibration error", f"{metrics.ece:.3f}"),
         ("without the card's temperature", f"{evaluation.ece_uncalibrated:.3f}"),
         ("mean negative log-likelihood", f"{metrics.nll:.3f}"),

@@ -121,7 +121,7 @@ def calibration_error(probs: Floats, targets: Floats) -> float:
     return float(multiclass_calibration_error(scores, labels, len(known), BINS, "l1"))
 
 
-def retemper(probs: Floats, temperature: float) -> Floats:
+def scale_temperature(probs: Floats, temperature: float) -> Floats:
     """What ``softmax(logits)`` becomes as ``softmax(logits / temperature)``.
 
     Args:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fer_batch.metrics import as_record, calibration_error, measure, retemper
+from fer_batch.metrics import as_record, calibration_error, measure, scale_temperature
 from fer_batch.schema import EMOTIONS, Floats
 
 N_CLASSES = len(EMOTIONS)
@@ -148,21 +148,21 @@ def test_a_missing_probability_is_refused() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_retempering_divides_the_logits(temperature: float) -> None:
+def test_scaling_the_temperature_divides_the_logits(temperature: float) -> None:
     logits = np.random.default_rng(0).normal(0, 3, (40, N_CLASSES))
     logits[:, 6:] = np.nan
     powers = np.exp(logits[:, :6])
     probs = np.full_like(logits, np.nan, np.float32)
     probs[:, :6] = powers / powers.sum(axis=1, keepdims=True)
     want = np.exp(logits[:, :6] / temperature)
-    found = retemper(probs, temperature)
+    found = scale_temperature(probs, temperature)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:, :6], want / want.sum(axis=1, keepdims=True), rtol=1e-4)
     assert np.isnan(found[:, 6:]).all()
 
 
-def test_retempering_keeps_certainty() -> None:
-    np.testing.assert_array_equal(retemper(one_hot([3, 1]), 0.8), one_hot([3, 1]))
+def test_scaling_the_temperature_keeps_certainty() -> None:
+    np.testing.assert_array_equal(scale_temperature(one_hot([3, 1]), 0.8), one_hot([3, 1]))
 
 
 def test_record_is_plain_json_with_null_for_what_is_undefined() -> None:
