@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away: `fer-batch show OUT | head`
         sys.stderr.close()
         code = 0
+    except ModuleNotFoundError as error:
+        code = _complain(f"{error}: pip install 'fer-batch[train]' brings it", EXIT_USAGE)
     except OSError as error:
         code = _complain(error, EXIT_DISK_FULL if error.errno == errno.ENOSPC else EXIT_USAGE)
     sys.exit(code)
@@ -75,27 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     spoken.add_argument("-q", "--quiet", action="store_true", help="no progress, errors only")
     spoken.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
 
-    process = commands.add_parser(
-        "process",
-        parents=[configured, spoken],
-        help="videos and images -> tables (and annotated videos)",
-        description="Find videos and images, recognise the emotion of every face in every frame, "
-        "write tables. A second run over the same output does only what is missing or changed.",
-    )
-    process.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="file or folder")
-    process.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
-    process.add_argument("--start", type=float, metavar="S", help="begin each video at this second")
-    process.add_argument("--end", type=float, metavar="S", help="end each video at this second")
-    process.add_argument("--annotate", action="store_true", help="also make annotated videos")
-    process.add_argument("--force", action="store_true", help="do again what is done")
-    process.add_argument(
-        "--only",
-        type=Path,
-        metavar="LIST",
-        help="text file with the names of the files to do, one a line, as in the tables; "
-        "several such runs may share one output at the same time",
-    )
-    process.set_defaults(run=_process)
+    _add_process(commands, [configured, spoken])
 
     render = commands.add_parser(
         "render", parents=[configured, spoken], help="annotated videos of a finished run"
@@ -115,6 +97,30 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_models.add_commands(commands, spoken)
     return parser
+
+
+def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentParser]) -> None:
+    process = commands.add_parser(
+        "process",
+        parents=parents,
+        help="videos and images -> tables (and annotated videos)",
+        description="Find videos and images, recognise the emotion of every face in every frame, "
+        "write tables. A second run over the same output does only what is missing or changed.",
+    )
+    process.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="file or folder")
+    process.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
+    process.add_argument("--start", type=float, metavar="S", help="begin each video at this second")
+    process.add_argument("--end", type=float, metavar="S", help="end each video at this second")
+    process.add_argument("--annotate", action="store_true", help="also make annotated videos")
+    process.add_argument("--force", action="store_true", help="do again what is done")
+    process.add_argument(
+        "--only",
+        type=Path,
+        metavar="LIST",
+        help="text file with the names of the files to do, one a line, as in the tables; "
+        "several such runs may share one output at the same time",
+    )
+    process.set_defaults(run=_process)
 
 
 def _process(parsed: argparse.Namespace) -> int:
@@ -256,6 +262,6 @@ def _print_summary(summary: Summary, out: Path) -> None:
         )
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: Exception | str, code: int) -> int:
     print(f"fer-batch: {error}", file=sys.stderr)
     return code

@@ -184,18 +184,19 @@ def _data(parsed: argparse.Namespace) -> int:
 
 def _train(parsed: argparse.Namespace) -> int:
     from fer_batch.classify import pick_device
+    from fer_batch.memory import keep_freed_memory
     from fer_batch.recipe import load_recipe
-    from fer_batch.train import CHECKPOINT, fit
+    from fer_batch.train import fit, read_data
 
+    keep_freed_memory()
     recipe = load_recipe(parsed.config, parsed.overrides)
     device = pick_device(parsed.device)
-    if parsed.force:
-        (parsed.out / CHECKPOINT).unlink(missing_ok=True)
+    data = read_data(recipe, parsed.data)
 
     def on_epoch(epoch: Epoch) -> None:
         if not parsed.quiet:
             print(
-                f"epoch {epoch.number}/{recipe.epochs}: train loss {epoch.train_loss:.4f}, "
+                f"epoch {epoch.epoch}/{recipe.epochs}: train loss {epoch.train_loss:.4f}, "
                 f"valid loss {epoch.valid_loss:.4f}, valid accuracy {epoch.valid_accuracy:.4f}, "
                 f"{epoch.seconds:.1f} s",
                 flush=True,
@@ -207,7 +208,13 @@ def _train(parsed: argparse.Namespace) -> int:
             show((epoch - 1 + share) / recipe.epochs, f"epoch {epoch}/{recipe.epochs}")
 
         path = fit(
-            recipe, parsed.data, parsed.out, device=device, on_epoch=on_epoch, on_step=on_step
+            recipe,
+            data,
+            parsed.out,
+            device=device,
+            resume=not parsed.force,
+            on_epoch=on_epoch,
+            on_step=on_step,
         )
     print(path)
     return 0
@@ -215,8 +222,10 @@ def _train(parsed: argparse.Namespace) -> int:
 
 def _sweep(parsed: argparse.Namespace) -> int:
     from fer_batch.classify import pick_device
+    from fer_batch.memory import keep_freed_memory
     from fer_batch.sweep import load_sweep, sweep
 
+    keep_freed_memory()
     config = load_sweep(parsed.config)
     device = pick_device(parsed.device)
     with progress_bar(parsed.quiet) as show:

@@ -73,7 +73,9 @@ class Learner:
         """Of the next step."""
         return float(self._schedule.get_last_lr()[0])
 
-    def learn(self, pixels: Tensor, targets: Tensor, on_step: Callable[[float], None]) -> float:
+    def train_epoch(
+        self, pixels: Tensor, targets: Tensor, on_step: Callable[[float], None]
+    ) -> float:
         """Go once through the pictures, in a new order.
 
         Args:

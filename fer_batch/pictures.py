@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -16,14 +16,12 @@ from safetensors.numpy import save
 
 from fer_batch.datasets import SPLITS, DatasetError, Samples, Split, read_samples
 from fer_batch.duplicates import COMPARED_PX, find_pairs
-from fer_batch.schema import EMOTIONS, LABEL_SETS, Bools, Bytes, Floats
+from fer_batch.schema import EMOTIONS, LABEL_SETS, Bools, Bytes, Floats, LabelSet
 
 logger = logging.getLogger(__name__)
 
-Labels = Literal["six", "seven", "eight"]
-
 PACKED_SUFFIX = ".safetensors"
-PACKED_FORMAT = "fer-batch pictures 1"
+PACKED_FORMAT = "fer-batch pictures 2"
 NEAR, EQUAL = 1, 2
 
 
@@ -82,7 +80,7 @@ def load_data(
     root: Path,
     *,
     size_px: int,
-    labels: Labels | None = None,
+    labels: LabelSet | None = None,
     splits: Sequence[Split] = SPLITS,
     drop_duplicates: bool = True,
 ) -> Data:
@@ -102,16 +100,17 @@ def load_data(
         ConfigError: There is no such data set.
         DatasetError: It is not as it should be, or a picture cannot be read.
     """
+    find_duplicates = drop_duplicates and "train" in splits and len(splits) > 1
     if root.suffix == PACKED_SUFFIX:
         stored = _read_packed(dataset, root, splits, size_px)
     else:
-        stored = _read_root(dataset, root, splits, size_px, find_twins=drop_duplicates)
+        stored = _read_root(dataset, root, splits, size_px, find_duplicates=find_duplicates)
     pictures, dropped = dict(stored.pictures), dict(stored.dropped)
-    if drop_duplicates and stored.twins:
-        twins = np.max(list(stored.twins.values()), axis=0)
-        pictures["train"] = pictures["train"].where(twins == 0)
-        dropped["also in a held-out split"] = int((twins == EQUAL).sum())
-        dropped["near-duplicate in a held-out split"] = int((twins == NEAR).sum())
+    if find_duplicates:
+        duplicates = np.max(list(stored.duplicates.values()), axis=0)
+        pictures["train"] = pictures["train"].where(duplicates == 0)
+        dropped["also in a held-out split"] = int((duplicates == EQUAL).sum())
+        dropped["near-duplicate in a held-out split"] = int((duplicates == NEAR).sum())
     if labels:
         for split, before in pictures.items():
             pictures[split] = _within(before, labels)
@@ -122,6 +121,15 @@ def load_data(
     dropped = {reason: n for reason, n in dropped.items() if n}
     logger.info("%s: left out of the training pictures: %s", dataset, dropped)
     return Data(dataset, pictures, dropped)
+
+
+def fingerprint(data: Data) -> str:
+    """Of all that a training sees: emotions, pictures and targets."""
+    content = hashlib.blake2b(repr(data.classes).encode(), digest_size=16)
+    for split, pictures in data.pictures.items():
+        content.update(split.encode())
+        content.update(pictures.pixels.tobytes() + pictures.targets.tobytes())
+    return content.hexdigest()
 
 
 def pack(dataset: str, root: Path, path: Path, *, size_px: int) -> None:
@@ -142,9 +150,9 @@ def pack(dataset: str, root: Path, path: Path, *, size_px: int) -> None:
     """
     if path.suffix != PACKED_SUFFIX:
         raise DatasetError(f"{path}: the name of a packed data set ends in {PACKED_SUFFIX}")
-    stored = _read_root(dataset, root, SPLITS, size_px, find_twins=True)
+    stored = _read_root(dataset, root, SPLITS, size_px, find_duplicates=True)
     tensors: dict[str, Bytes | Floats] = {
-        f"twins.{split}": twins for split, twins in stored.twins.items()
+        f"duplicates.{split}": duplicates for split, duplicates in stored.duplicates.items()
     }
     paths = {}
     for split, pictures in stored.pictures.items():
@@ -172,24 +180,26 @@ class _Stored:
     pictures: Mapping[Split, Pictures]
     dropped: Mapping[str, int]
     """Training pictures that the reader left out, by reason."""
-    twins: Mapping[Split, Bytes]
+    duplicates: Mapping[Split, Bytes]
     """By held-out split, for each training picture whether it stands there too: 0, NEAR, EQUAL."""
 
 
 def _read_root(
-    dataset: str, root: Path, splits: Sequence[Split], size_px: int, *, find_twins: bool
+    dataset: str, root: Path, splits: Sequence[Split], size_px: int, *, find_duplicates: bool
 ) -> _Stored:
     pictures: dict[Split, Pictures] = {}
     compared: dict[Split, Bytes] = {}
     dropped: Mapping[str, int] = {}
+    # Compared in one size, so that what is dropped does not depend on the size that is asked.
+    sizes_px = (size_px, COMPARED_PX) if find_duplicates else (size_px,)
     for split in splits:
         samples = read_samples(dataset, root, split)
-        # Compared in one size, so that what is dropped does not depend on the size that is asked.
-        pixels, compared[split] = _resized(_images(samples), len(samples), size_px, COMPARED_PX)
-        pictures[split] = Pictures(samples.paths, pixels, samples.targets)
+        resized = _resized(_images(samples), len(samples), *sizes_px)
+        pictures[split] = Pictures(samples.paths, resized[0], samples.targets)
+        compared[split] = resized[-1]
         if split == "train":
             dropped = samples.dropped
-    return _Stored(pictures, dropped, _find_twins(compared) if find_twins else {})
+    return _Stored(pictures, dropped, _find_duplicates(compared) if find_duplicates else {})
 
 
 def _images(samples: Samples) -> Iterator[Image.Image]:
@@ -215,27 +225,26 @@ def _resized(images: Iterable[Image.Image], n: int, *sizes_px: int) -> list[Byte
     return arrays
 
 
-def _find_twins(compared: Mapping[Split, Bytes]) -> dict[Split, Bytes]:
-    held_out = [split for split in compared if split != "train"]
-    if "train" not in compared or not held_out:
-        return {}
+def _find_duplicates(compared: Mapping[Split, Bytes]) -> dict[Split, Bytes]:
     train = compared["train"]
+    held_out = [split for split in compared if split != "train"]
     pairs = find_pairs(train, np.concatenate([compared[split] for split in held_out]))
     places = np.repeat(np.arange(len(held_out)), [len(compared[split]) for split in held_out])
-    twins = np.zeros((len(held_out), len(train)), np.uint8)
+    duplicates = np.zeros((len(held_out), len(train)), np.uint8)
     kinds = np.where(pairs.is_equal, EQUAL, NEAR).astype(np.uint8)
-    np.maximum.at(twins, (places[pairs.second], pairs.first), kinds)
-    return dict(zip(held_out, twins, strict=True))
+    np.maximum.at(duplicates, (places[pairs.second], pairs.first), kinds)
+    return dict(zip(held_out, duplicates, strict=True))
 
 
 def _read_packed(dataset: str, path: Path, splits: Sequence[Split], size_px: int) -> _Stored:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != PACKED_FORMAT or metadata["dataset"] != dataset:
+            if metadata.get("format") != PACKED_FORMAT:
+                raise DatasetError(f"{path}: not packed by this version: pack the data set anew")
+            if metadata["dataset"] != dataset:
                 raise DatasetError(
-                    f"{path}: expected the packed data set {dataset}, "
-                    f"found {metadata.get('dataset', 'a file of another kind')}"
+                    f"{path}: expected the packed data set {dataset}, found {metadata['dataset']}"
                 )
             names = [name for name in sorted(file.keys()) if name.split(".")[1] in splits]
             tensors = {name: file.get_tensor(name) for name in names}
@@ -250,13 +259,13 @@ def _read_packed(dataset: str, path: Path, splits: Sequence[Split], size_px: int
         pictures[split] = Pictures(tuple(paths[split]), pixels, tensors[f"targets.{split}"])
     if "train" not in splits:
         return _Stored(pictures, {}, {})
-    twins: dict[Split, Bytes] = {
-        split: tensors[f"twins.{split}"] for split in splits if split != "train"
+    duplicates: dict[Split, Bytes] = {
+        split: tensors[f"duplicates.{split}"] for split in splits if split != "train"
     }
-    return _Stored(pictures, json.loads(metadata["dropped"]), twins)
+    return _Stored(pictures, json.loads(metadata["dropped"]), duplicates)
 
 
-def _within(pictures: Pictures, labels: Labels) -> Pictures:
+def _within(pictures: Pictures, labels: LabelSet) -> Pictures:
     """Those pictures whose most likely emotion is in the label set, with targets over it."""
     n = len(LABEL_SETS[labels])
     kept = pictures.where(pictures.targets.argmax(axis=1) < n)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fer_batch.augment import Augment
 from fer_batch.config import layer, validate
+from fer_batch.schema import LabelSet
 
 
 class TrainConfig(BaseModel):
@@ -21,8 +22,10 @@ class TrainConfig(BaseModel):
     """Of the weight file."""
     dataset: str
     """Which reader: a name of `fer_batch.datasets.READERS`."""
-    labels: Literal["six", "seven", "eight"] | None = None
+    labels: LabelSet | None = None
     """Keep only these emotions; all that the data set has where nothing is said."""
+    drop_duplicates: bool = True
+    """Leave out training pictures that also stand, equal or nearly so, in a held-out split."""
     soft_targets: bool = True
     """Learn the shares of votes, where the data set has them, and not only the winner."""
 

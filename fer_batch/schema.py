@@ -27,7 +27,12 @@ EMOTIONS = (
 )
 """The one ordered list of emotions; every table, model output and plot uses this order."""
 
-LABEL_SETS = {"six": EMOTIONS[:6], "seven": EMOTIONS[:7], "eight": EMOTIONS}
+LabelSet = Literal["six", "seven", "eight"]
+LABEL_SETS: dict[LabelSet, tuple[str, ...]] = {
+    "six": EMOTIONS[:6],
+    "seven": EMOTIONS[:7],
+    "eight": EMOTIONS,
+}
 """``six``: RAF-DB here; ``seven``: FER2013 (+ neutral); ``eight``: FER+ (+ contempt)."""
 
 MediaKind = Literal["video", "image"]

@@ -34,13 +34,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fer_batch import store
 from fer_batch.config import layer, read_yaml, validate
+from fer_batch.datasets import Split
+from fer_batch.pictures import fingerprint
 from fer_batch.recipe import TrainConfig, load_recipe
 from fer_batch.schema import ConfigError, StoreError
-from fer_batch.train import CHECKPOINT, fit
+from fer_batch.train import CHECKPOINT, fit, read_data
 from fer_batch.training_log import Epoch
 
 logger = logging.getLogger(__name__)
 
+LEARNED_FROM: tuple[Split, ...] = ("train", "valid")
 BUSY_S = 60
 """How long a worker waits while another one writes to the study."""
 
@@ -130,7 +133,7 @@ def sweep(
         running; waiting), valid_accuracy (of the best epoch), best_epoch, epochs_run, seconds.
 
     Raises:
-        ConfigError: `out` holds a sweep of other settings, or a trial cannot be trained.
+        ConfigError: `out` holds a sweep of other settings or data, or a trial cannot be trained.
         DatasetError: The data set is not as it should be.
         StoreError: `out` cannot be written.
     """
@@ -140,7 +143,7 @@ def sweep(
     logging.getLogger("optuna").setLevel(logging.NOTSET)
     try:
         with store.lock(out, shared=True):
-            study = _open(config, out)
+            study = _open(config, root, out)
             table = _write_table(study, config, out)
             while _run_next(study, config, root, out, device=device):
                 table = _write_table(study, config, out)
@@ -150,9 +153,13 @@ def sweep(
     return table
 
 
-def _open(config: SweepConfig, out: Path) -> optuna.Study:
+def _open(config: SweepConfig, root: Path, out: Path) -> optuna.Study:
     """The study of the folder, with every trial that is still to be done in its queue."""
-    with _alone(out):
+    identity = {
+        "settings": config.model_dump_json(exclude={"n_trials"}),
+        "data": fingerprint(read_data(config.recipe, root, splits=LEARNED_FROM)),
+    }
+    with _queue_lock(out):
         study = optuna.create_study(
             storage=optuna.storages.RDBStorage(
                 f"sqlite:///{out.resolve() / 'sweep.db'}",
@@ -163,12 +170,12 @@ def _open(config: SweepConfig, out: Path) -> optuna.Study:
             pruner=_pruner(config),
             load_if_exists=True,
         )
-        settings = config.model_dump_json(exclude={"n_trials"})
-        if study.user_attrs.get("settings", settings) != settings:
-            raise ConfigError(
-                f"{out} holds a sweep of other settings: choose another folder with -o"
-            )
-        study.set_user_attr("settings", settings)
+        for key, value in identity.items():
+            if study.user_attrs.get(key, value) != value:
+                raise ConfigError(
+                    f"{out} holds a sweep of other {key}: choose another folder with -o"
+                )
+            study.set_user_attr(key, value)
         known = [
             trial.user_attrs["point"]
             for trial in study.get_trials(deepcopy=False)
@@ -212,7 +219,7 @@ def _run_next(
 ) -> bool:
     """Run one trial, if any is left."""
     with contextlib.ExitStack() as held:
-        with _alone(out):
+        with _queue_lock(out):
             trial = _take(study, out, held)
             if trial is None:
                 return False
@@ -248,7 +255,7 @@ def _train(
             return
 
     def on_epoch(epoch: Epoch) -> None:
-        trial.report(epoch.valid_accuracy, epoch.number)
+        trial.report(epoch.valid_accuracy, epoch.epoch)
         diverged = not math.isfinite(epoch.train_loss + epoch.valid_loss)
         if diverged or trial.should_prune():
             raise optuna.TrialPruned
@@ -256,7 +263,8 @@ def _train(
     state = TrialState.COMPLETE
     try:
         recipe = config.recipe_at(trial.params)
-        fit(recipe, root, out, device=device, on_epoch=on_epoch, measure_test=False)
+        data = read_data(recipe, root, splits=LEARNED_FROM)
+        fit(recipe, data, out, device=device, on_epoch=on_epoch)
     except optuna.TrialPruned:
         state = TrialState.PRUNED
     except torch.OutOfMemoryError as error:
@@ -273,7 +281,7 @@ def _train(
 
 
 def _write_table(study: optuna.Study, config: SweepConfig, out: Path) -> pd.DataFrame:
-    with _alone(out):
+    with _queue_lock(out):
         rows = [
             {
                 "trial": trial.number,
@@ -304,7 +312,7 @@ def _folder(out: Path, number: int) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _queue_lock(out: Path) -> Iterator[None]:
     """Wait until no other worker is looking at the queue, and keep them waiting."""
     with (out / ".queue.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -314,7 +322,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _lock(folder: Path, held: contextlib.ExitStack) -> bool:
     """Lock a trial for as long as the stack lives, unless another worker has."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = held.enter_context((folder / ".lock").open("w"))
+    file = held.enter_context(folder.with_suffix(".lock").open("w"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

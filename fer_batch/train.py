@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import math
 import os
@@ -21,13 +20,13 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_batch import weights
+from fer_batch import store, weights
 from fer_batch.card import ModelCard
 from fer_batch.datasets import SPLITS, DatasetError, Split
 from fer_batch.learner import Learner
 from fer_batch.metrics import measure
 from fer_batch.networks import describe, find_network
-from fer_batch.pictures import Data, Pictures, load_data
+from fer_batch.pictures import Data, Pictures, fingerprint, load_data
 from fer_batch.plots import curves
 from fer_batch.recipe import TrainConfig
 from fer_batch.schema import EMOTIONS, LABEL_SETS, ConfigError, FerError
@@ -45,75 +44,88 @@ class TrainingError(FerError):
     """A training went wrong."""
 
 
+def read_data(recipe: TrainConfig, root: Path, *, splits: Sequence[Split] = SPLITS) -> Data:
+    """The pictures that a recipe asks for.
+
+    Args:
+        recipe: Says which.
+        root: Of the data set, or the file that it was packed into.
+        splits: Which to read.
+
+    Raises:
+        ConfigError: An unknown data set or network.
+        DatasetError: The data set is not as it should be.
+    """
+    return load_data(
+        recipe.dataset,
+        root,
+        size_px=recipe.input_size_px or find_network(recipe.network).input_size_px,
+        labels=recipe.labels,
+        splits=splits,
+        drop_duplicates=recipe.drop_duplicates,
+    )
+
+
 def fit(
     recipe: TrainConfig,
-    root: Path,
+    data: Data,
     out: Path,
     *,
     device: torch.device,
+    resume: bool = True,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_step: Callable[[int, float], None] = lambda epoch, share: None,
-    measure_test: bool = True,
 ) -> Path:
-    """Train on ``train``, choose the best epoch on ``valid``, measure once on ``test``, export.
+    """Train on ``train``, choose the best epoch on ``valid``, measure on what is held out, export.
 
     A training that was stopped goes on after its last whole epoch, with the same result as one
     that was not; one that is finished is only exported again.
 
     Args:
         recipe: What to train and how.
-        root: Of the data set.
-        out: Folder for ``NAME.safetensors``, ``NAME.json``, ``metrics.csv``, ``curves.png``,
-            ``tensorboard/`` and ``checkpoint.pt``.
+        data: ``train``, ``valid`` and, if it shall be measured, ``test``; as `read_data` reads.
+        out: Folder for the weights, their card, the log of the epochs and the checkpoint.
         device: Where to train.
+        resume: Whether a training that was stopped goes on, or begins anew.
         on_epoch: Called after each epoch; what it raises stops the training.
         on_step: Called after each step with the epoch's number and the share of it that is done.
-        measure_test: Whether the test split is read at all.
 
     Returns:
         Path of the weight file.
 
     Raises:
-        ConfigError: An unknown data set or network, or `out` holds another training.
-        DatasetError: The data set is not as it should be.
+        ConfigError: An unknown network, or `out` holds another training.
+        DatasetError: The data does not suit the recipe.
+        StoreError: Another training is writing to `out`.
         TrainingError: The loss became infinite or NaN.
     """
-    spec = find_network(recipe.network)
-    data = load_data(
-        recipe.dataset,
-        root,
-        size_px=recipe.input_size_px or spec.input_size_px,
-        labels=recipe.labels,
-        splits=SPLITS if measure_test else SPLITS[:2],
-    )
     _check(recipe, data)
     train = data.pictures["train"]
-    logger.info("%d training pictures, dropped: %s", len(train), data.dropped)
-    mean, std = _mean_and_std(train) if spec.in_channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
-    out.mkdir(parents=True, exist_ok=True)
-    with _repeatable(device):
+    mean, std = _mean_and_std(recipe, train)
+    with store.lock(out), _repeatable(device):
+        if not resume:
+            (out / CHECKPOINT).unlink(missing_ok=True)
         torch.manual_seed(recipe.seed)
         learner = Learner(recipe, len(data.classes), len(train), mean=mean, std=std, device=device)
-        history = _learn(recipe, data, learner, out, on_epoch=on_epoch, on_step=on_step)
-    curves(as_table(history), out / "curves.png")
-    temperature, metrics = _judge(recipe, data, learner)
-    card = ModelCard(
-        name=recipe.name,
-        network=recipe.network,
-        classes=data.classes,
-        input_size_px=train.pixels.shape[-1],
-        mean=mean,
-        std=std,
-        crop_margin=recipe.crop_margin,
-        temperature=temperature,
-        trained_on=recipe.dataset,
-        n_train=len(train),
-        n_train_dropped=dict(data.dropped),
-        metrics=metrics,
-        licence=recipe.licence,
-        recipe=recipe.model_dump(mode="json"),
-    )
-    return weights.save(learner.network, card, out)
+        _learn(recipe, data, learner, out, on_epoch=on_epoch, on_step=on_step)
+        temperature, metrics = _calibrate(recipe, data, learner)
+        card = ModelCard(
+            name=recipe.name,
+            network=recipe.network,
+            classes=data.classes,
+            input_size_px=train.pixels.shape[-1],
+            mean=mean,
+            std=std,
+            crop_margin=recipe.crop_margin,
+            temperature=temperature,
+            trained_on=recipe.dataset,
+            n_train=len(train),
+            n_train_dropped=dict(data.dropped),
+            metrics=metrics,
+            licence=recipe.licence,
+            recipe=recipe.model_dump(mode="json"),
+        )
+        return weights.save(learner.network, card, out)
 
 
 def _check(recipe: TrainConfig, data: Data) -> None:
@@ -151,15 +163,18 @@ def _learn(
     *,
     on_epoch: Callable[[Epoch], None],
     on_step: Callable[[int, float], None],
-) -> list[Epoch]:
-    """Train until the last epoch or the end of patience; the learner then has the best weights."""
+) -> None:
+    """Train until the last epoch or the end of patience; the learner then has the best weights.
+
+    They are rounded as they will be saved, so that what is measured is what is saved.
+    """
     train, valid = (_tensors(recipe, data, split, learner.device) for split in SPLITS[:2])
     checkpoint = _Checkpoint(out / CHECKPOINT, recipe, data, learner.device)
     history, best = checkpoint.load(learner)
     with TrainingLog(out, n_before=len(history)) as log:
         while len(history) < recipe.epochs and _best(history) + recipe.patience > len(history):
             start, number = time.perf_counter(), len(history) + 1
-            train_loss = learner.learn(*train, partial(on_step, number))
+            train_loss = learner.train_epoch(*train, partial(on_step, number))
             logits = learner.logits(valid[0])
             hits = logits.argmax(1) == valid[1].argmax(1)
             history.append(
@@ -183,23 +198,21 @@ def _learn(
                     f"epoch {number}: the loss is {train_loss}: lower learning_rate"
                 )
     learner.network.load_state_dict(best)
-    return history
+    weights.round_to_half(learner.network)
+    curves(as_table(history), out / "curves.png")
 
 
 def _best(history: Sequence[Epoch]) -> int:
     """Number of the first epoch with the highest validation accuracy; 0 before the first."""
-    return max(history, key=lambda epoch: epoch.valid_accuracy).number if history else 0
+    return max(history, key=lambda epoch: epoch.valid_accuracy).epoch if history else 0
 
 
 class _Checkpoint:
     """The file that a stopped training goes on from."""
 
     def __init__(self, path: Path, recipe: TrainConfig, data: Data, device: torch.device) -> None:
-        content = hashlib.blake2b(recipe.model_dump_json().encode(), digest_size=16)
-        content.update(repr((data.classes, device.type)).encode())
-        for pictures in (data.pictures["train"], data.pictures["valid"]):
-            content.update(pictures.pixels.tobytes() + pictures.targets.tobytes())
-        self._path, self._fingerprint = path, content.hexdigest()
+        self._path = path
+        self._origin = [recipe.model_dump_json(), fingerprint(data), device.type]
 
     def load(self, learner: Learner) -> tuple[list[Epoch], dict[str, Tensor]]:
         """The epochs done so far, and the weights of the best one."""
@@ -209,7 +222,7 @@ class _Checkpoint:
             saved = torch.load(self._path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, UnpicklingError) as error:
             raise TrainingError(f"{self._path} cannot be read: {error}; delete it") from error
-        if saved["fingerprint"] != self._fingerprint:
+        if saved["origin"] != self._origin:
             raise ConfigError(
                 f"{self._path} belongs to a training with another recipe, other pictures or "
                 "another kind of device: give another folder, or delete it to begin anew"
@@ -220,7 +233,7 @@ class _Checkpoint:
     def save(self, learner: Learner, history: Sequence[Epoch], best: dict[str, Tensor]) -> None:
         temporary = self._path.with_suffix(".tmp")
         content = {
-            "fingerprint": self._fingerprint,
+            "origin": self._origin,
             "learner": learner.state_dict(),
             "history": [asdict(epoch) for epoch in history],
             "best": best,
@@ -229,7 +242,7 @@ class _Checkpoint:
         os.replace(temporary, self._path)  # noqa: PTH105
 
 
-def _judge(recipe: TrainConfig, data: Data, learner: Learner) -> tuple[float, dict[str, float]]:
+def _calibrate(recipe: TrainConfig, data: Data, learner: Learner) -> tuple[float, dict[str, float]]:
     """The temperature that calibrates the learner, and its scores on each held-out split."""
     pixels, targets = _tensors(recipe, data, "valid", learner.device)
     temperature = _fit_temperature(learner.logits(pixels), targets.argmax(1))
@@ -267,6 +280,11 @@ def _tensors(
     return torch.from_numpy(pictures.pixels).to(device), torch.from_numpy(targets).to(device)
 
 
-def _mean_and_std(pictures: Pictures) -> tuple[tuple[float], tuple[float]]:
+def _mean_and_std(
+    recipe: TrainConfig, pictures: Pictures
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of the pictures themselves for a network that takes grey, else ImageNet's."""
+    if find_network(recipe.network).in_channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
     pixels = pictures.pixels.astype(np.float32) / 255
     return (round(float(pixels.mean()), 4),), (round(float(pixels.std()), 4),)

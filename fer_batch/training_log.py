@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 class Epoch:
     """How one epoch of training went."""
 
-    number: int
+    epoch: int
     """1-based."""
     train_loss: float
     valid_loss: float
@@ -28,9 +28,8 @@ class Epoch:
 
 
 def as_table(history: Sequence[Epoch]) -> pd.DataFrame:
-    """One row per epoch: epoch, train_loss, valid_loss, valid_accuracy, learning_rate, seconds."""
-    table = pd.DataFrame([asdict(epoch) for epoch in history])
-    return table.rename(columns={"number": "epoch"})
+    """One row per epoch, with a column for each field of `Epoch`."""
+    return pd.DataFrame([asdict(epoch) for epoch in history])
 
 
 class TrainingLog:
@@ -60,7 +59,7 @@ class TrainingLog:
         """Note the last of all epochs so far."""
         as_table(history).to_csv(self._table, index=False)
         values = asdict(history[-1])
-        number = values.pop("number")
+        number = values.pop("epoch")
         for name, value in values.items():
             self._board.add_scalar(name.replace("_", "/", 1), value, number)
         self._board.flush()

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from fer_batch.card import ModelCard, read_card
 from fer_batch.networks import build_network
@@ -42,6 +42,11 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelCard]:
     return network.to(device).to(memory_format=torch.channels_last).eval(), card
 
 
+def round_to_half(network: nn.Module) -> None:
+    """Give the weights, in place, the values that `save` writes and `load` reads."""
+    network.load_state_dict(_in_half_precision(network))
+
+
 def save(network: nn.Module, card: ModelCard, folder: Path) -> Path:
     """Write ``NAME.safetensors`` in half precision and ``NAME.json``, each renamed into place.
 
@@ -49,8 +54,7 @@ def save(network: nn.Module, card: ModelCard, folder: Path) -> Path:
         Path of the weight file.
     """
     tensors = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor.clone()).contiguous().cpu()
-        for name, tensor in network.state_dict().items()
+        name: tensor.contiguous().cpu() for name, tensor in _in_half_precision(network).items()
     }
     content = save_tensors(tensors)
     card = card.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
@@ -59,6 +63,13 @@ def save(network: nn.Module, card: ModelCard, folder: Path) -> Path:
     _write_atomic(path, content)
     _write_atomic(path.with_suffix(".json"), f"{card.model_dump_json(indent=2)}\n".encode())
     return path
+
+
+def _in_half_precision(network: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.half() if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in network.state_dict().items()
+    }
 
 
 def _write_atomic(path: Path, content: bytes) -> None:

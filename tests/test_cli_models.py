@@ -1,6 +1,12 @@
 """The commands around models, from the arguments to what they print and write."""
 
+import contextlib
+import os
+import pty
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -77,6 +83,38 @@ def test_train_goes_on_and_begins_anew_only_when_told(
     assert "another recipe" in capsys.readouterr().err
     assert run(*train, "--set", "epochs=1", "--force") == 0
     assert "epoch 1/1" in capsys.readouterr().out
+
+
+def test_epochs_go_where_standard_output_goes(data: Path, recipe: Path, tmp_path: Path) -> None:
+    """On a terminal that shows a progress bar, too."""
+    master, terminal = pty.openpty()
+    command = ["train", "--config", recipe, "--data", data, "-o", tmp_path / "out"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fer_batch", *map(str, command)], stdout=file, stderr=terminal
+        )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # so a terminal ends
+        while True:
+            shown += os.read(master, 1024)
+    os.close(master)
+    assert process.wait() == 0
+    assert b"100%" in shown
+    assert [line[:11] for line in log.read_text().splitlines()[:-1]] == [
+        "epoch 1/2: ",
+        "epoch 2/2: ",
+    ]
+
+
+def test_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "fer_batch.sweep", raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert run("sweep", "--config", "any", "--data", tmp_path, "-o", tmp_path / "out") == 2
+    assert re.search(r"optuna.*pip install 'fer-batch\[train\]'", capsys.readouterr().err)
 
 
 def test_data_counts_packs_and_finds_duplicates(

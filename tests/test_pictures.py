@@ -189,7 +189,7 @@ def test_packed_file_errors(ferplus: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cannot be read as a packed data set"):
         load_data("ferplus", packed, size_px=48)
     save_file({"weight": np.zeros(3, np.float32)}, packed)
-    with pytest.raises(DatasetError, match="expected the packed data set ferplus, found a file of"):
+    with pytest.raises(DatasetError, match="pack the data set anew"):
         load_data("ferplus", packed, size_px=48)
     with pytest.raises(DatasetError, match="cannot be written"):
         pack("ferplus", ferplus, packed / "inside.safetensors", size_px=48)

@@ -147,6 +147,14 @@ def test_tpe_takes_values_of_the_space(data: Path, tmp_path: Path) -> None:
         assert table[key].isin(values).all()
 
 
+def test_other_pictures_are_another_sweep(tmp_path: Path) -> None:
+    root, out = make_bars(tmp_path / "data"), tmp_path / "out"
+    sweep(config(space={"seed": [0]}), root, out, device=CPU)
+    (root / "train" / "happy" / "Training_0.png").unlink()
+    with pytest.raises(ConfigError, match="other data"):
+        sweep(config(space={"seed": [0]}), root, out, device=CPU)
+
+
 def test_folder_belongs_to_one_sweep(data: Path, tmp_path: Path) -> None:
     sweep(config(space={"seed": [0]}), data, tmp_path, device=CPU)
     with pytest.raises(ConfigError, match="other settings"):
