@@ -70,12 +70,42 @@ class Haar(_Section):
     much, as frames are shrunk until such a face just fills the cascade's window."""
 
 
+class RetinaFace(_Section):
+    """RetinaFace (Deng et al., 2020) as retinaface-pytorch has it: faces of any pose, with points."""
+
+    network: Literal["resnet50", "mobilenet0.25"] = "resnet50"
+    """resnet50: the accurate one; mobilenet0.25: small and fast."""
+    weights: str | None = None
+    """File of the network's weights; empty: for resnet50 the released ones, fetched once."""
+    longest_side_px: int = Field(960, ge=64, le=4096)
+    """Frames are resized to this longest side before faces are looked for."""
+    min_score: float = Field(0.7, gt=0, lt=1)
+    """Least probability of a face."""
+    nms_iou: float = Field(0.4, gt=0, le=1)
+    """Of two faces that overlap more than this, the surer one stays."""
+
+
+class YuNet(_Section):
+    """OpenCV's YuNet (Wu et al., 2023): small and fast on a CPU, with points."""
+
+    weights: str | None = None
+    """face_detection_yunet_2023mar.onnx, of OpenCV's model zoo."""
+    longest_side_px: int = Field(640, ge=64, le=4096)
+    """Larger frames are shrunk to this longest side before faces are looked for."""
+    min_score: float = Field(0.7, gt=0, lt=1)
+    """Least score of a face."""
+    nms_iou: float = Field(0.3, gt=0, le=1)
+    """Of two faces that overlap more than this, the surer one stays."""
+
+
 class Detector(_Section):
     """How faces are found."""
 
-    name: Literal["haar"] = "haar"
+    name: Literal["haar", "retinaface", "yunet"] = "haar"
     """haar: needs no download."""
     haar: Haar = Haar()
+    retinaface: RetinaFace = RetinaFace()
+    yunet: YuNet = YuNet()
 
 
 class Track(_Section):

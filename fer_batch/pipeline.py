@@ -198,7 +198,7 @@ class _Run:
         torch.set_num_threads(threads)
         self.device = str(device)
         with self._timed("load"):
-            self._detector: Detector = build_detector(self._config.detector, threads)
+            self._detector: Detector = build_detector(self._config.detector, threads, device)
             self._classifier = Classifier(
                 self._plan.weights,
                 device,

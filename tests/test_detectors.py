@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from fer_batch.config import Detector, Haar
@@ -12,7 +13,7 @@ NOSE = (223, 120)  # x, y in the portrait
 
 
 def detector(**settings: float):
-    return build_detector(Detector(haar=Haar(**settings)), threads=2)
+    return build_detector(Detector(haar=Haar(**settings)), threads=2, device=torch.device("cpu"))
 
 
 def holds(box: np.ndarray, point: tuple[float, float]) -> bool:

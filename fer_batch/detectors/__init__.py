@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
+
 from fer_batch.config import Detector as DetectorConfig
 from fer_batch.schema import Faces, Frames
 
@@ -29,8 +31,21 @@ class Detector(Protocol):
         ...
 
 
-def build_detector(config: DetectorConfig, threads: int) -> Detector:
-    """The configured detector, using up to `threads` CPU threads."""
+def build_detector(config: DetectorConfig, threads: int, device: torch.device) -> Detector:
+    """The configured detector, on the device if it uses one, and with up to `threads` CPU threads.
+
+    Raises:
+        DetectorError: It cannot be set up.
+        WeightsError: Its weights cannot be used.
+    """
+    if config.name == "retinaface":
+        from fer_batch.detectors.retinaface import RetinaFaceDetector
+
+        return RetinaFaceDetector(config.retinaface, threads, device)
+    if config.name == "yunet":
+        from fer_batch.detectors.yunet import YuNetDetector
+
+        return YuNetDetector(config.yunet, threads)
     from fer_batch.detectors.haar import HaarDetector
 
     return HaarDetector(config.haar, threads)
