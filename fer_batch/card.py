@@ -8,7 +8,7 @@ training.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -33,8 +33,11 @@ class ModelCard(BaseModel):
     """Taken from the grey values in [0, 1], for each channel that the network takes."""
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
     """What the rest is divided by, for each channel."""
+    crop: Literal["box", "points"] = "box"
+    """How faces were cut for training. box: the square around the box. points: turned and scaled
+    so that the five points lie as in ArcFace's 112x112 template (Deng et al., 2019)."""
     crop_margin: float = Field(gt=-0.5, le=1)
-    """Added on each side of a face's square box, as a fraction of its side."""
+    """Added on each side of a face's square box, or of the template, as a fraction of its side."""
     temperature: float = Field(gt=0)
     """Logits are divided by it before the softmax (Guo et al., 2017)."""
     trained_on: str

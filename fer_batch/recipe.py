@@ -60,6 +60,8 @@ class TrainConfig(BaseModel):
     """On CUDA, compute in bfloat16 where that is safe."""
     seed: int = 0
 
+    crop: Literal["box", "points"] = "box"
+    """For the card: how the training pictures were cut."""
     crop_margin: float = Field(0, gt=-0.5, le=1)
     """For the card: how much more than a detector's box the training pictures show."""
     licence: str = "unknown"

@@ -108,24 +108,7 @@ def fit(
         torch.manual_seed(recipe.seed)
         learner = Learner(recipe, len(data.classes), len(train), mean=mean, std=std, device=device)
         _learn(recipe, data, learner, out, on_epoch=on_epoch, on_step=on_step)
-        temperature, metrics = _calibrate(recipe, data, learner)
-        card = ModelCard(
-            name=recipe.name,
-            network=recipe.network,
-            classes=data.classes,
-            input_size_px=train.pixels.shape[-1],
-            mean=mean,
-            std=std,
-            crop_margin=recipe.crop_margin,
-            temperature=temperature,
-            trained_on=recipe.dataset,
-            n_train=len(train),
-            n_train_dropped=dict(data.dropped),
-            metrics=metrics,
-            licence=recipe.licence,
-            recipe=recipe.model_dump(mode="json"),
-        )
-        return weights.save(learner.network, card, out)
+        return weights.save(learner.network, _card(recipe, data, learner, mean, std), out)
 
 
 def _check(recipe: TrainConfig, data: Data) -> None:
@@ -240,6 +223,34 @@ class _Checkpoint:
         }
         torch.save(content, temporary)
         os.replace(temporary, self._path)  # noqa: PTH105
+
+
+def _card(
+    recipe: TrainConfig,
+    data: Data,
+    learner: Learner,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> ModelCard:
+    temperature, metrics = _calibrate(recipe, data, learner)
+    train = data.pictures["train"]
+    return ModelCard(
+        name=recipe.name,
+        network=recipe.network,
+        classes=data.classes,
+        input_size_px=train.pixels.shape[-1],
+        mean=mean,
+        std=std,
+        crop=recipe.crop,
+        crop_margin=recipe.crop_margin,
+        temperature=temperature,
+        trained_on=recipe.dataset,
+        n_train=len(train),
+        n_train_dropped=dict(data.dropped),
+        metrics=metrics,
+        licence=recipe.licence,
+        recipe=recipe.model_dump(mode="json"),
+    )
 
 
 def _calibrate(recipe: TrainConfig, data: Data, learner: Learner) -> tuple[float, dict[str, float]]:
