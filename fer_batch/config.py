@@ -71,7 +71,7 @@ class Haar(_Section):
 
 
 class RetinaFace(_Section):
-    """RetinaFace (Deng et al., 2020) as retinaface-pytorch has it: faces of any pose, with points."""
+    """RetinaFace (Deng et al., 2020) of retinaface-pytorch: faces of any pose, with points."""
 
     network: Literal["resnet50", "mobilenet0.25"] = "resnet50"
     """resnet50: the accurate one; mobilenet0.25: small and fast."""
@@ -103,6 +103,9 @@ class Detector(_Section):
 
     name: Literal["haar", "retinaface", "yunet"] = "haar"
     """haar: needs no download."""
+    every: int = Field(1, ge=1)
+    """Look for faces in every N-th frame of a video only; in between they move on with their
+    tracks, and a cut is looked at in any case."""
     haar: Haar = Haar()
     retinaface: RetinaFace = RetinaFace()
     yunet: YuNet = YuNet()
@@ -247,10 +250,12 @@ def dump(config: Config) -> str:
     return text
 
 
-def result_hash(config: Config, weights_sha256: str) -> str:
+def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> str:
     """Hash (16 hex digits) of all that decides what the tables hold, weights included."""
     values = config.model_dump(mode="json", include=RESULT_SECTIONS)
-    values["weights_sha256"] = weights_sha256
+    detector = values["detector"]
+    values["detector"] = {key: detector[key] for key in ("name", "every", config.detector.name)}
+    values["weights_sha256"] = [weights_sha256, detector_sha256]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -78,6 +78,7 @@ def run_manifest(
         "device": device,
         "config_hash": plan.config_hash,
         "weights": {"name": plan.card.name, "sha256": plan.card.sha256},
+        "detector": {"name": plan.config.detector.name, "sha256": plan.detector_sha256 or None},
         "config": plan.config.model_dump(mode="json"),
         "versions": {
             "python": platform.python_version(),

@@ -25,8 +25,9 @@ from fer_batch import store
 from fer_batch.classify import Classifier, pick_device
 from fer_batch.collect import Collector
 from fer_batch.config import Config, cpu_threads
-from fer_batch.crop import crop
-from fer_batch.detectors import Detector, build_detector
+from fer_batch.crop import check_crop, crop
+from fer_batch.detectors import build_detector
+from fer_batch.finding import FaceFinder, FileFaces, Found
 from fer_batch.manifest import media_row, run_manifest
 from fer_batch.plan import Plan, make_plan
 from fer_batch.reading import Chunk, End, ReaderPool
@@ -34,13 +35,11 @@ from fer_batch.schema import (
     EMOTIONS,
     ChunkResult,
     DetectorError,
-    Faces,
     FerError,
     Floats,
     MediaFile,
     Status,
 )
-from fer_batch.track import CutDetector, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -153,9 +152,7 @@ class _Job:
     """A file under way."""
 
     file: MediaFile
-    tracker: Tracker | None
-    """None for a still image."""
-    cuts: CutDetector
+    faces: FileFaces
     began: float = field(default_factory=time.perf_counter)
     n_faces: int = 0
     share: float = 0.0
@@ -198,7 +195,9 @@ class _Run:
         torch.set_num_threads(threads)
         self.device = str(device)
         with self._timed("load"):
-            self._detector: Detector = build_detector(self._config.detector, threads, device)
+            check_crop(self._plan.card, self._config.detector)
+            detector = build_detector(self._config.detector, threads, device)
+            self._finder = FaceFinder(detector, self._config, self._timed)
             self._classifier = Classifier(
                 self._plan.weights,
                 device,
@@ -240,15 +239,18 @@ class _Run:
             job = self._jobs.get(item.file.media) or self._begin(item.file)
             if isinstance(item, Chunk) and not job.error:
                 chunks.append(item)
-        for chunk, faces in zip(chunks, self._detect(chunks), strict=True):
+        found = self._finder.find(
+            [(self._jobs[chunk.file.media].faces, chunk.frames) for chunk in chunks]
+        )
+        for chunk, each in zip(chunks, found, strict=True):
             job = self._jobs[chunk.file.media]
-            if isinstance(faces, DetectorError):
-                job.error = faces
+            if isinstance(each, DetectorError):
+                job.error = each
                 pool.abandon(chunk.file)
             else:
-                self._waiting.append(self._prepare(job, chunk, faces))
+                self._waiting.append(self._prepare(job, chunk, each))
                 self._counts["detected frames"] += len(chunk.frames.rgb)
-                self._counts["detected faces"] += len(faces)
+                self._counts["detected faces"] += len(each.faces)
         self._waiting += [item for item in items if isinstance(item, End)]
         if self._is_enough():
             self._classify()
@@ -264,32 +266,14 @@ class _Run:
         )
 
     def _begin(self, file: MediaFile) -> _Job:
-        tracker = Tracker(self._config.track) if file.kind == "video" else None
-        job = _Job(file, tracker, CutDetector(self._config.track.cut_threshold))
+        job = _Job(file, self._finder.begin(file.kind))
         self._jobs[file.media] = job
         return job
 
-    def _detect(self, chunks: Sequence[Chunk]) -> list[Faces | DetectorError]:
-        """Faces of each chunk, or the error of the chunk on which the detector fails."""
-        frames = [frame for chunk in chunks for frame in chunk.frames.rgb]
-        try:
-            with self._timed("detect"):
-                faces = self._detector.detect(frames)
-        except DetectorError as error:
-            if len(chunks) == 1:
-                return [error]
-            return [found for chunk in chunks for found in self._detect([chunk])]
-        return list(_split(faces, [len(chunk.frames.rgb) for chunk in chunks]))
-
-    def _prepare(self, job: _Job, chunk: Chunk, faces: Faces) -> _Detected:
+    def _prepare(self, job: _Job, chunk: Chunk, found: Found) -> _Detected:
         frames = chunk.frames
-        track_id = None
-        with self._timed("track"):
-            if job.tracker:
-                is_cut = job.cuts.update(frames.rgb)
-                track_id = job.tracker.update(faces, frames.pts_s, is_cut)
         with self._timed("crop"):
-            crops = crop(frames.rgb, faces, self._classifier.card)
+            crops = crop(frames.rgb, found.faces, self._classifier.card)
         if chunk.info.n_frames_container:
             job.share = min(1.0, (int(frames.frame_index[-1]) + 1) / chunk.info.n_frames_container)
         result = ChunkResult(
@@ -297,9 +281,9 @@ class _Run:
             frame_index=frames.frame_index,
             pts_s=frames.pts_s,
             is_damaged=frames.is_damaged,
-            faces=faces,
-            track_id=track_id,
-            probs=np.full((len(faces), len(EMOTIONS)), np.nan, np.float32),
+            faces=found.faces,
+            track_id=found.track_id,
+            probs=np.full((len(found.faces), len(EMOTIONS)), np.nan, np.float32),
         )
         return _Detected(job, result, crops)
 
@@ -364,17 +348,3 @@ class _Run:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - started
-
-
-def _split(faces: Faces, n_frames: Sequence[int]) -> Iterator[Faces]:
-    """The faces of each of several runs of frames, with rows counted within the run."""
-    first = 0
-    for n in n_frames:
-        start, stop = np.searchsorted(faces.frame_row, [first, first + n])
-        yield Faces(
-            frame_row=faces.frame_row[start:stop] - first,
-            box_px=faces.box_px[start:stop],
-            score=faces.score[start:stop],
-            points_px=None if faces.points_px is None else faces.points_px[start:stop],
-        )
-        first += n

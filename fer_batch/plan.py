@@ -9,6 +9,7 @@ from pathlib import Path
 from fer_batch import media, store
 from fer_batch.card import ModelCard, find_weights, read_card
 from fer_batch.config import Config, result_hash
+from fer_batch.detectors import weights_sha256
 from fer_batch.schema import ConfigError, MediaError, MediaFile
 
 
@@ -22,6 +23,8 @@ class Plan:
     """Files found whose rows are already there."""
     config: Config
     config_hash: str
+    detector_sha256: str
+    """Of the detector's weight file; empty where it has none."""
     weights: Path
     card: ModelCard
 
@@ -61,13 +64,15 @@ def make_plan(
         files = [file for file in files if file.media in only]
     weights = find_weights(config.classifier.weights)
     card = read_card(weights)
-    config_hash = result_hash(config, card.sha256)
+    detector_sha256 = weights_sha256(config.detector)
+    config_hash = result_hash(config, card.sha256, detector_sha256)
     todo = files if force else store.pending(files, out, config_hash=config_hash)
     return Plan(
         todo=tuple(sorted(todo, key=lambda file: (file.kind != "image", file.media))),
         n_done=len(files) - len(todo),
         config=config,
         config_hash=config_hash,
+        detector_sha256=detector_sha256,
         weights=weights,
         card=card,
     )

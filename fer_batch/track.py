@@ -60,6 +60,25 @@ class Tracker:
             ids[start:stop] = self._update_frame(faces.box_px[start:stop], float(pts_s[row]))
         return ids
 
+    def shift(self, ids: Ints, pts_s: float) -> Floats:
+        """How far tracks should have moved by a time since each was last seen.
+
+        Args:
+            ids: (M,) int64 of the frame that `update` saw last.
+            pts_s: Time in seconds.
+
+        Returns:
+            (M, 2) float32 in pixels, at each track's last speed.
+        """
+        tracks = {track.track_id: track for track in self._tracks}
+        return np.array(
+            [
+                tracks[track_id].velocity * (pts_s - tracks[track_id].seen_s)
+                for track_id in ids.tolist()
+            ],
+            np.float32,
+        ).reshape(-1, 2)
+
     def _update_frame(self, boxes: Floats, pts_s: float) -> list[int]:
         self._frame += 1
         self._tracks = [

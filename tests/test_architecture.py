@@ -8,14 +8,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"__init__", "schema", "ffmpeg", "console", "memory"},
-    {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"},
+    {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
+    | {"downloads"},
     {"card", "networks", "media", "tables", "track", "augment", "decode.index"}
-    | {"datasets.samples", "metrics", "training_log"},
-    {"weights", "store", "crop", "detectors.haar", "draw", "encode"}
-    | {"datasets.files", "plots", "recipe"},
+    | {"datasets.samples", "metrics", "training_log", "networks.retinaface"},
+    {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
+    | {"datasets.files", "plots", "recipe", "detectors.retinaface"},
     {"decode.demux", "decode.images", "decode.segments", "detectors", "classify", "timeline"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
-    {"decode.reader", "plan", "datasets.ckplus"},
+    {"decode.reader", "plan", "datasets.ckplus", "finding"},
     {"decode", "annotation", "datasets"},
     {"reading", "collect", "manifest", "pictures", "action_units"},
     {"pipeline", "render", "sharding", "train", "evaluate", "inventory"},

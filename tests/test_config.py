@@ -66,7 +66,10 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_hash_follows_results_only() -> None:
-    base = result_hash(Config(), "w")
-    assert result_hash(load(None, ["runtime.batch_size=3", "render.crf=30"]), "w") == base
-    assert result_hash(load(None, ["track.min_iou=0.4"]), "w") != base
-    assert result_hash(Config(), "other weights") != base
+    base = result_hash(Config(), "w", "d")
+    free = ["runtime.batch_size=3", "render.crf=30", "detector.yunet.min_score=0.5"]
+    assert result_hash(load(None, free), "w", "d") == base
+    for change in ("track.min_iou=0.4", "detector.every=2", "detector.haar.min_face=0.2"):
+        assert result_hash(load(None, [change]), "w", "d") != base
+    assert result_hash(Config(), "other weights", "d") != base
+    assert result_hash(Config(), "w", "other weights") != base

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from fer_batch.config import Detector as DetectorConfig
-from fer_batch.schema import Faces, Frames
+from fer_batch.schema import Faces, Frames, WeightsError
 
 
 class Detector(Protocol):
@@ -29,6 +31,23 @@ class Detector(Protocol):
             DetectorError: The detector failed.
         """
         ...
+
+
+def weights_sha256(config: DetectorConfig) -> str:
+    """Hash of the weight file that the configuration names; empty where it names none.
+
+    Raises:
+        WeightsError: The file cannot be read.
+    """
+    weights = {"retinaface": config.retinaface.weights, "yunet": config.yunet.weights}
+    path = weights.get(config.name)
+    if path is None:
+        return ""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"detector.{config.name}.weights: cannot be read: {error}") from error
 
 
 def build_detector(config: DetectorConfig, threads: int, device: torch.device) -> Detector:
