@@ -1,0 +1,204 @@
+"""The detectors side by side; writes docs/benchmarks/<date>-detectors.md.
+
+    benchmarks/detectors.py --data FERPLUS
+
+Pictures with annotated noses, clips and the weights of the detectors come from ../shared; FERPLUS
+is the folder of FER+, or the file that it was packed into.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from haar import CLIPS, MEDIA, ROOT, match, read_clip, read_noses
+from PIL import Image, ImageOps
+
+from fer_batch import media
+from fer_batch.config import Config, load
+from fer_batch.decode import FrameReader
+from fer_batch.detectors import Detector, build_detector
+from fer_batch.finding import FaceFinder, Found
+from fer_batch.pictures import load_data
+from fer_batch.schema import Bytes, Faces, FrameChunk
+from fer_batch.track import iou
+
+WEIGHTS = ROOT.parent / "shared" / "weights"
+SETTINGS = {
+    "haar": ["detector.name=haar"],
+    "yunet": [
+        "detector.name=yunet",
+        f"detector.yunet.weights={WEIGHTS / 'face_detection_yunet_2023mar.onnx'}",
+    ],
+    "retinaface mobilenet0.25": [
+        "detector.name=retinaface",
+        "detector.retinaface.network=mobilenet0.25",
+        f"detector.retinaface.weights={WEIGHTS / 'retinaface_mnet025_m2man.pth'}",
+    ],
+}
+EVERY = (1, 2, 3, 5, 10)
+WALKS = ("facenet_video.mp4", "pyfeat_single_face.mp4", "liveportrait_s20.mp4")
+ENLARGED = 4
+N_FRAMED = 500
+SAME = 0.5
+"""Overlap from which a box that was moved on is the one that was found there."""
+
+
+def build(config: Config) -> Detector:
+    """The detector, in one thread on the CPU."""
+    return build_detector(config.detector, threads=1, device=torch.device("cpu"))
+
+
+def accuracy(detector: Detector) -> tuple[int, int]:
+    """Boxes that hold an annotated nose of their own, and boxes that do not."""
+    counts = np.zeros(2, np.int64)
+    for name, noses in read_noses().items():
+        with Image.open(MEDIA / "images" / name) as picture:
+            rgb = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        counts += match(detector.detect([rgb]).box_px, noses)
+    return int(counts[0]), int(counts[1])
+
+
+def cost(detector: Detector, frames: list[Bytes]) -> tuple[float, int, int]:
+    """CPU milliseconds per frame, frames with a face, and faces."""
+    detector.detect(frames[:2])
+    start = time.process_time()
+    faces = detector.detect(frames)
+    ms = 1e3 * (time.process_time() - start) / len(frames)
+    return ms, len(np.unique(faces.frame_row)), len(faces)
+
+
+def framing(detector: Detector, pictures: Bytes) -> str:
+    """The longer side and the centre of boxes, in sides of the FER+ pictures they are found in."""
+    size, edge = ENLARGED * pictures.shape[1], pictures.shape[1]
+    frames = []
+    for picture in pictures:
+        large = cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC)
+        framed = cv2.copyMakeBorder(large, *[edge] * 4, cv2.BORDER_REPLICATE)
+        frames.append(np.repeat(framed[..., None], 3, axis=2))
+    faces = detector.detect(frames)
+    alone = np.bincount(faces.frame_row, minlength=len(frames)) == 1
+    box = (faces.box_px[alone[faces.frame_row]] - edge) / size
+    side = (box[:, 2:] - box[:, :2]).max(axis=1)
+    x, y = np.median((box[:, :2] + box[:, 2:]) / 2 - 0.5, axis=0)
+    low, middle, high = np.percentile(side, [25, 50, 75])
+    return f"{len(box)} | {middle:.2f} ({low:.2f} to {high:.2f}) | {x:+.2f}, {y:+.2f}"
+
+
+def read_chunks(name: str) -> list[FrameChunk]:
+    """A clip as the pipeline sees it."""
+    (file,) = media.find([MEDIA / "videos" / name])
+    config = Config()
+    with FrameReader(file, config.sampling, config.decode) as reader:
+        return list(reader)
+
+
+def follow(settings: list[str], every: int, chunks: list[FrameChunk]) -> tuple[float, list[Faces]]:
+    """CPU milliseconds per frame of detection and tracking, and the faces of each chunk."""
+    config = load(None, [*settings, f"detector.every={every}"])
+    seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        seconds[stage] += time.process_time() - start
+
+    finder = FaceFinder(build(config), config, timed)
+    file = finder.begin("video")
+    found = [finder.find([(file, chunk)])[0] for chunk in chunks]
+    faces = [each.faces for each in found if isinstance(each, Found)]
+    return 1e3 * sum(seconds.values()) / sum(len(chunk.rgb) for chunk in chunks), faces
+
+
+def agreement(faces: list[Faces], reference: list[Faces]) -> tuple[float, float]:
+    """Share of the reference's boxes that are there too, and of the boxes that are not in it."""
+    held = extra = n_reference = n = 0
+    for one, other in zip(faces, reference, strict=True):
+        for row in np.union1d(one.frame_row, other.frame_row):
+            boxes, wanted = (each.box_px[each.frame_row == row] for each in (one, other))
+            n += len(boxes)
+            n_reference += len(wanted)
+            if len(boxes) and len(wanted):
+                same = iou(boxes, wanted) >= SAME
+                held += int(same.any(axis=0).sum())
+                extra += int((~same.any(axis=1)).sum())
+            else:
+                extra += len(boxes)
+    return held / max(1, n_reference), extra / max(1, n)
+
+
+def page(ferplus: Path) -> Iterator[str]:
+    """The lines of the document."""
+    detectors = {name: build(load(None, settings)) for name, settings in SETTINGS.items()}
+    yield f"# Detectors, {datetime.now(UTC):%Y-%m-%d}"
+    yield ""
+    yield "`right`: boxes that hold one of the annotated noses of `noses.csv`; `wrong`: the others."
+    yield "Per clip: CPU ms/frame in one thread, frames with a face, faces."
+    yield "Written by `benchmarks/detectors.py`."
+    yield ""
+    yield f"| detector | right | wrong | {' | '.join(CLIPS)} |"
+    yield f"|---|---|---|{'---|' * len(CLIPS)}"
+    clips = {name: read_clip(name) for name in CLIPS}
+    for name, detector in detectors.items():
+        costs = [
+            f"{ms:.0f} ms, {n_frames}/{len(frames)}, {n_faces}"
+            for frames in clips.values()
+            for ms, n_frames, n_faces in [cost(detector, frames)]
+        ]
+        yield f"| {name} | {' | '.join(map(str, accuracy(detector)))} | {' | '.join(costs)} |"
+    yield from ("", "## What a box holds", "")
+    yield f"Boxes found in {N_FRAMED} validation pictures of FER+, enlarged {ENLARGED} times and"
+    yield "set into a frame of their repeated edge, where one face is found: the longer side"
+    yield "(median and quartiles) and how far the centre lies right of and below the picture's, in"
+    yield "sides of the picture. A side of 1 and no shift mean that a crop by the box shows what"
+    yield "the classifier was trained on."
+    yield ""
+    yield "| detector | pictures | longer side | shift |"
+    yield "|---|---|---|---|"
+    data = load_data("ferplus", ferplus, size_px=48, splits=("valid",))
+    pixels = data.pictures["valid"].pixels
+    chosen = np.random.default_rng(0).permutation(len(pixels))[:N_FRAMED]
+    for name, detector in detectors.items():
+        yield f"| {name} | {framing(detector, pixels[chosen])} |"
+    yield from ("", "## Looking at every N-th frame", "")
+    yield "CPU ms/frame of detection and tracking in one thread; how many of the boxes found with"
+    yield f"N = 1 are there (overlap of {SAME} or more); and how many boxes are not among those."
+    yield ""
+    yield "| detector | clip | " + " | ".join(f"N = {every}" for every in EVERY) + " |"
+    yield "|---|---|" + "---|" * len(EVERY)
+    for clip in WALKS:
+        chunks = read_chunks(clip)
+        for name, settings in SETTINGS.items():
+            runs = [follow(settings, every, chunks) for every in EVERY]
+            cells = [
+                f"{ms:.0f} ms, {held:.0%}, {extra:.0%}"
+                for ms, faces in runs
+                for held, extra in [agreement(faces, runs[0][1])]
+            ]
+            yield f"| {name} | {clip} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument(
+        "--data", type=Path, required=True, help="FER+, or the file it is packed in"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    text = "\n".join(page(options.data))
+    path = ROOT / "docs" / "benchmarks" / f"{datetime.now(UTC):%Y-%m-%d}-detectors.md"
+    path.write_text(f"{text}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
