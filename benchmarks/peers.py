@@ -165,8 +165,8 @@ def page(clips: Sequence[str], rounds: int) -> Iterator[str]:
     yield f"# Beside other tools, {datetime.now(UTC):%Y-%m-%d}"
     yield ""
     yield f"{os.cpu_count()} CPU cores, no GPU, each tool with its own defaults; medians of"
-    yield f"{rounds} rounds in which each has its turn. `fer-batch` gives the emotions of every face,"
-    yield "tracks, true times and tables; `fer` rows of the first face; MTCNN boxes only."
+    yield f"{rounds} rounds in which each has its turn. `fer-batch` gives the emotions of every"
+    yield "face, tracks, true times and tables; `fer` rows of the first face; MTCNN boxes only."
     yield "Written by `benchmarks/peers.py`."
     for clip in clips:
         found: dict[str, list[dict[str, float]]] = {tool: [] for tool in TOOLS}
