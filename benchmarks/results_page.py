@@ -239,6 +239,7 @@ def page() -> str:
         picture(f"{DEFAULT_WEIGHTS}/reliability.png", "reliability"),
         single_section(WITH_COPIES, "Eight classes, FER+ PrivateTest, copies left in", 0.89),
         table4_section(),
+        training_section(),
         missing_section(),
     ]
     return "\n\n".join(text for section in sections if (text := "\n".join(section)))
@@ -248,6 +249,25 @@ def picture(name: str, title: str) -> Iterator[str]:
     """A plot, where it is there."""
     if (RECORDS / name).exists():
         yield f"![{title}](results/{name})"
+
+
+def training_section() -> Iterator[str]:
+    """How what is trained was trained."""
+    yield "## How they were trained"
+    yield ""
+    yield "| run | optimiser | learning rate | batch | epochs | augmented |"
+    yield "|:--|:--|--:|--:|--:|:--|"
+    for run in RUNS:
+        if card := read(run.name, "card"):
+            recipe = card["recipe"]
+            yield (
+                f"| {run.name} | {recipe['optimizer']} | {recipe['learning_rate']} | "
+                f"{recipe['batch_size']} | {recipe['epochs']} | "
+                f"{'yes' if recipe['augment'] else 'no'} |"
+            )
+    yield ""
+    yield "Tried and left: SGD for `gimefive-13`, which was behind Adam after five epochs on a"
+    yield "third of the pictures."
 
 
 def missing_section() -> Iterator[str]:
