@@ -54,7 +54,7 @@ SAME = 0.5
 
 def build(config: Config) -> Detector:
     """The detector, in one thread on the CPU."""
-    return build_detector(config.detector, threads=1, device=torch.device("cpu"))
+    return build_detector(config.detector, device=torch.device("cpu"))
 
 
 def accuracy(detector: Detector) -> tuple[int, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ from torch.fx.experimental.optimization import fuse
 
 from fer_batch import weights
 from fer_batch.schema import EMOTIONS, ConfigError, Floats
+
+logger = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,8 +38,19 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_devices(names: str) -> tuple[torch.device, ...]:
+    """The devices that a list such as ``cuda:0,cuda:1`` means; ``auto``: every GPU, else the CPU.
+
+    Raises:
+        ConfigError: One of them is not a device, or it is not there.
+    """
+    if names == "auto" and torch.cuda.is_available():
+        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+    return tuple(pick_device(name.strip()) for name in names.split(","))
+
+
 class Classifier:
-    """A network with its card, on its device.
+    """A network with its card, on its device; several threads may ask at once.
 
     Raises:
         WeightsError: The weights cannot be used.
@@ -57,15 +72,29 @@ class Classifier:
             crops: (M, C, S, S) float32, as `crop` makes them.
         """
         probs = np.full((len(crops), len(EMOTIONS)), np.nan, np.float32)
-        for start in range(0, len(crops), self._batch_size):
-            batch = crops[start : start + self._batch_size].to(
-                self._device, memory_format=torch.channels_last
-            )
-            known = self._probs(batch)
-            if self._flip:
-                known = (known + self._probs(batch.flip(-1))) / 2
-            probs[start : start + len(batch), self._columns] = known.cpu().numpy()
+        start = 0
+        while start < len(crops):
+            batch = crops[start : start + self._batch_size]
+            try:
+                probs[start : start + len(batch), self._columns] = self._classify(batch)
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise ConfigError(
+                        f"{self._device} has no memory for one face: free some, give "
+                        "runtime.device_memory_gb more, or set runtime.device to cpu"
+                    ) from error
+                self._batch_size = len(batch) // 2
+                logger.info("memory is short: %d faces at once from now on", self._batch_size)
+                continue
+            start += len(batch)
         return probs
+
+    def _classify(self, crops: Tensor) -> Floats:
+        batch = crops.to(self._device, memory_format=torch.channels_last)
+        known = self._probs(batch)
+        if self._flip:
+            known = (known + self._probs(batch.flip(-1))) / 2
+        return cast(Floats, known.cpu().numpy())
 
     def _probs(self, batch: Tensor) -> Tensor:
         logits: Tensor = self._network(batch)

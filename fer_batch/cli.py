@@ -111,6 +111,9 @@ def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentP
     process.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
     process.add_argument("--start", type=float, metavar="S", help="begin each video at this second")
     process.add_argument("--end", type=float, metavar="S", help="end each video at this second")
+    process.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads to use; all cores if not given"
+    )
     process.add_argument("--annotate", action="store_true", help="also make annotated videos")
     process.add_argument("--force", action="store_true", help="do again what is done")
     process.add_argument(
@@ -230,10 +233,15 @@ def _load_config(parsed: argparse.Namespace) -> Config:
     from fer_batch.config import load
 
     overrides = list(parsed.overrides)
-    for option in ("start", "end"):
+    options = {
+        "start": "sampling.start_s",
+        "end": "sampling.end_s",
+        "threads": "runtime.threads",
+    }
+    for option, key in options.items():
         value = getattr(parsed, option, None)
         if value is not None:
-            overrides.append(f"sampling.{option}_s={value}")
+            overrides.append(f"{key}={value}")
     return load(parsed.config, overrides)
 
 

@@ -150,15 +150,17 @@ class Runtime(_Section):
     """What the run may use. Nothing here changes results."""
 
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """cpu, cuda, cuda:N, several as cuda:0,cuda:1; auto: every GPU that is there, else the CPU."""
+    device_memory_gb: float | None = Field(None, gt=0)
+    """Memory that this run may take of each GPU; batches become smaller when it is short."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads for detection and for the network; empty: all cores this process may use."""
-    readers: int = Field(2, ge=1)
-    """Files decoded at the same time."""
-    batch_size: int = Field(64, ge=1)
-    """Faces per forward pass, collected across frames and files."""
-    buffer_mb: float = Field(192, gt=0)
-    """Decoded pixels that may wait for the device, over all files."""
+    """CPU threads that detect and classify; empty: all cores this process may use."""
+    readers: int | None = Field(None, ge=1)
+    """Threads that decode; empty: half as many as `threads`, with a GPU all cores."""
+    batch_size: int | None = Field(None, ge=1)
+    """Faces per forward pass, collected across frames and files; empty: 16, with a GPU 512."""
+    buffer_mb: float | None = Field(None, gt=0)
+    """Decoded pixels that may wait or be under way, over all files; empty: 256, with a GPU 2048."""
 
 
 class Config(_Section):

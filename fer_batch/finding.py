@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 
 from fer_batch.config import Config
-from fer_batch.detectors import Detector
+from fer_batch.lanes import Pending
 from fer_batch.schema import (
     Bools,
     Bytes,
@@ -39,29 +39,50 @@ class FileFaces:
         self.tracker = Tracker(config.track) if kind == "video" else None
         self.cuts = CutDetector(config.track.cut_threshold)
         self.n_frames = 0
-        self.last_faces = join([])
+        self.last_faces = Faces.join([], [])
         """Of the last frame that the detector saw."""
         self.last_ids = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A chunk of frames of one file."""
+
+    file: FileFaces
+    chunk: FrameChunk
+    is_cut: Bools
+    """(N,) True where the frame does not continue the one before."""
+    is_looked: Bools
+    """(N,) True where the detector has to see the frame."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """Chunks of frames in which faces are being looked for."""
+
+    parts: Sequence[_Part]
+    faces: Pending[Faces]
+    """Of all frames that the detector has to see."""
 
 
 class FaceFinder:
     """Finds and tracks the faces of chunks of frames.
 
     Args:
-        detector: Sees every frame of a still image, and of a video every ``detector.every``-th one
-            and those that follow a cut. In the frames between, each face moves on as its track
-            did; its score is NaN.
+        detect: Begins to find the faces of frames. Of a still image every frame goes there, and of
+            a video every ``detector.every``-th one and those that follow a cut. In the frames
+            between, each face moves on as its track did; its score is NaN.
         config: How.
-        timed: Takes the time of ``detect`` and ``track``.
+        timed: Takes the time of ``track``.
     """
 
     def __init__(
         self,
-        detector: Detector,
+        detect: Callable[[Sequence[Bytes]], Pending[Faces]],
         config: Config,
         timed: Callable[[str], AbstractContextManager[None]],
     ) -> None:
-        self._detector = detector
+        self._detect = detect
         self._config = config
         self._timed = timed
 
@@ -69,64 +90,63 @@ class FaceFinder:
         """The state of a file none of whose frames was seen."""
         return FileFaces(kind, self._config)
 
-    def find(self, parts: Sequence[tuple[FileFaces, FrameChunk]]) -> list[Found | DetectorError]:
-        """The faces of each chunk, or the error of the chunk on which the detector fails.
+    def look(self, parts: Sequence[tuple[FileFaces, FrameChunk]]) -> Search:
+        """Begin to look for faces.
 
         Args:
             parts: Chunks of any files, those of one file in order.
         """
         with self._timed("track"):
-            cuts = [self._cuts(file, chunk) for file, chunk in parts]
-        looks = [self._looks(file, is_cut) for (file, _), is_cut in zip(parts, cuts, strict=True)]
-        chunks = [chunk for _, chunk in parts]
-        detected = self._detect(list(zip(chunks, looks, strict=True)))
+            return self._search([self._part(file, chunk) for file, chunk in parts])
+
+    def find(self, search: Search) -> list[Found | DetectorError]:
+        """The faces of each chunk, or the error of the chunk on which the detector fails.
+
+        Searches end in the order in which they began.
+        """
+        detected = self._wait(search)
         with self._timed("track"):
             return [
-                faces
-                if isinstance(faces, DetectorError)
-                else self._follow(file, chunk, faces, is_looked=is_looked, is_cut=is_cut)
-                for (file, chunk), faces, is_looked, is_cut in zip(
-                    parts, detected, looks, cuts, strict=True
-                )
+                faces if isinstance(faces, DetectorError) else self._follow(part, faces)
+                for part, faces in zip(search.parts, detected, strict=True)
             ]
 
-    def _cuts(self, file: FileFaces, chunk: FrameChunk) -> Bools:
-        return file.cuts.update(chunk.rgb) if file.tracker else np.zeros(len(chunk.rgb), np.bool_)
-
-    def _looks(self, file: FileFaces, is_cut: Bools) -> Bools:
-        """Which frames (N,) the detector has to see."""
+    def _part(self, file: FileFaces, chunk: FrameChunk) -> _Part:
+        n = len(chunk.rgb)
         if file.tracker is None:
-            return np.ones(len(is_cut), np.bool_)
-        number = file.n_frames + np.arange(len(is_cut))
-        file.n_frames += len(is_cut)
-        looked: Bools = (number % self._config.detector.every == 0) | is_cut
-        return looked
+            return _Part(file, chunk, is_cut=np.zeros(n, np.bool_), is_looked=np.ones(n, np.bool_))
+        is_cut = file.cuts.update(chunk.rgb)
+        number = file.n_frames + np.arange(n)
+        file.n_frames += n
+        return _Part(file, chunk, is_cut, (number % self._config.detector.every == 0) | is_cut)
 
-    def _detect(self, parts: Sequence[tuple[FrameChunk, Bools]]) -> list[Faces | DetectorError]:
-        """Faces of the frames of each chunk that the detector has to see."""
-        frames = [chunk.rgb[row] for chunk, looks in parts for row in np.flatnonzero(looks)]
+    def _search(self, parts: Sequence[_Part]) -> Search:
+        frames = [part.chunk.rgb[row] for part in parts for row in np.flatnonzero(part.is_looked)]
+        return Search(parts, self._detect(frames))
+
+    def _wait(self, search: Search) -> list[Faces | DetectorError]:
+        """Faces of the frames of each chunk that the detector has seen."""
         try:
-            with self._timed("detect"):
-                faces = self._detector.detect(frames)
+            faces = search.faces.result()
         except DetectorError as error:
-            if len(parts) == 1:
+            if len(search.parts) == 1:
                 return [error]
-            return [found for part in parts for found in self._detect([part])]
-        return list(split(faces, [int(looks.sum()) for _, looks in parts]))
+            return [each for part in search.parts for each in self._wait(self._search([part]))]
+        return list(faces.split([int(part.is_looked.sum()) for part in search.parts]))
 
-    def _follow(
-        self, file: FileFaces, chunk: FrameChunk, faces: Faces, *, is_looked: Bools, is_cut: Bools
-    ) -> Found:
+    def _follow(self, part: _Part, faces: Faces) -> Found:
         """The faces of all frames of a chunk from those of the frames that were looked at."""
+        file, chunk = part.file, part.chunk
         if file.tracker is None:
             return Found(faces, None)
-        detected = split(faces, [1] * int(is_looked.sum()))
+        detected = faces.split([1] * int(part.is_looked.sum()))
         frames, track_ids = [], []
         for row, frame in enumerate(chunk.rgb):
             pts_s = chunk.pts_s[row : row + 1]
-            if is_looked[row]:
+            if part.is_looked[row]:
+                is_cut = part.is_cut[row : row + 1]
                 file.last_faces = next(detected)
-                file.last_ids = file.tracker.update(file.last_faces, pts_s, is_cut[row : row + 1])
+                file.last_ids = file.tracker.update(file.last_faces, pts_s, is_cut)
                 frames.append(file.last_faces)
                 track_ids.append(file.last_ids)
             else:
@@ -134,7 +154,7 @@ class FaceFinder:
                 moved, stays = _move(file.last_faces, shift, frame)
                 frames.append(moved)
                 track_ids.append(file.last_ids[stays])
-        return Found(join(frames), np.concatenate(track_ids))
+        return Found(Faces.join(frames, [1] * len(frames)), np.concatenate(track_ids))
 
 
 def _move(faces: Faces, shift: Floats, frame: Bytes) -> tuple[Faces, Bools]:
@@ -150,28 +170,3 @@ def _move(faces: Faces, shift: Floats, frame: Bytes) -> tuple[Faces, Bools]:
         points_px=None if faces.points_px is None else (faces.points_px + shift[:, None])[stays],
     )
     return moved, stays
-
-
-def split(faces: Faces, n_frames: Sequence[int]) -> Iterator[Faces]:
-    """The faces of each of several runs of frames, with rows counted within the run."""
-    first = 0
-    for n in n_frames:
-        start, stop = np.searchsorted(faces.frame_row, [first, first + n])
-        yield Faces(
-            frame_row=faces.frame_row[start:stop] - first,
-            box_px=faces.box_px[start:stop],
-            score=faces.score[start:stop],
-            points_px=None if faces.points_px is None else faces.points_px[start:stop],
-        )
-        first += n
-
-
-def join(frames: Sequence[Faces]) -> Faces:
-    """The faces of single frames as those of one run of frames."""
-    points = [faces.points_px for faces in frames if faces.points_px is not None]
-    return Faces(
-        frame_row=np.repeat(np.arange(len(frames)), [len(each) for each in frames]),
-        box_px=np.concatenate([np.empty((0, 4), np.float32), *(each.box_px for each in frames)]),
-        score=np.concatenate([np.empty(0, np.float32), *(each.score for each in frames)]),
-        points_px=np.concatenate(points) if points else None,
-    )

@@ -1,8 +1,9 @@
 """The order of the stages: readers -> detection -> tracks -> crops -> classification -> tables.
 
-Readers decode several files at once into a bounded queue. One loop takes what is ready, detects and
-crops faces, and collects crops across frames and files until a classification batch is full. Rows
-go to the collector in order, and a file is committed when its last face is classified.
+Readers decode ahead into a bounded queue. One loop takes what is ready and has it searched for
+faces by the lanes (`fer_batch.lanes`); while they work, it tracks and crops the faces found before,
+and collects crops across frames and files until a batch for classification is full. Rows go to the
+collector in order, and a file is committed when its last face is classified.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,12 +23,11 @@ import torch
 from torch import Tensor
 
 from fer_batch import store
-from fer_batch.classify import Classifier, pick_device
 from fer_batch.collect import Collector
-from fer_batch.config import Config, cpu_threads
-from fer_batch.crop import check_crop, crop
-from fer_batch.detectors import build_detector
-from fer_batch.finding import FaceFinder, FileFaces, Found
+from fer_batch.config import Config
+from fer_batch.crop import crop
+from fer_batch.finding import FaceFinder, FileFaces, Found, Search
+from fer_batch.lanes import Lanes, Pending, Resources
 from fer_batch.manifest import media_row, run_manifest
 from fer_batch.plan import Plan, make_plan
 from fer_batch.reading import Chunk, End, ReaderPool
@@ -43,8 +43,10 @@ from fer_batch.schema import (
 
 logger = logging.getLogger(__name__)
 
-DETECT_FRAMES = 64
-"""Frames that go to the detector together, when as many are ready."""
+SEARCH_FRAMES = 64
+"""Frames that are searched together, when as many are ready."""
+IN_FLIGHT = 2
+"""Searches, and batches of faces, that wait for the lanes while the next is made ready."""
 WAITING_FRAMES = 4096
 """Frames whose rows may wait for a classification batch to fill."""
 
@@ -170,13 +172,27 @@ class _Detected:
     crops: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Rows that wait for their probabilities, and files that end after them."""
+
+    items: Sequence[_Detected | End]
+    probs: Pending[Floats] | None
+    """None where there is no face."""
+
+    def is_done(self) -> bool:
+        return self.probs is None or self.probs.is_done()
+
+
 class _Run:
     """The loop over all files of one plan, and what it counts."""
 
     def __init__(self, plan: Plan, config: Config, on_progress: Callable[[Progress], None]) -> None:
         self._plan, self._config, self._on_progress = plan, config, on_progress
         self._jobs: dict[str, _Job] = {}
+        self._searches: deque[tuple[Sequence[Chunk | End], Search]] = deque()
         self._waiting: list[_Detected | End] = []
+        self._batches: deque[_Batch] = deque()
         self._size = sum(file.size_bytes for file in plan.todo) or 1
         self._size_done = 0
         self._counts: Counter[str] = Counter()
@@ -185,35 +201,39 @@ class _Run:
         self._began = time.perf_counter()
         self.device = "none"
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        """Wall time by stage; decoding is summed over the readers, which run beside the rest."""
+        """Wall time by stage; of what several threads do at once, the sum over them."""
 
     def work(self, collector: Collector, stop: threading.Event) -> None:
         """Do everything that the plan holds, until it is done or `stop` is set."""
-        runtime = self._config.runtime
-        device = pick_device(runtime.device)
-        threads = cpu_threads(runtime)
-        torch.set_num_threads(threads)
-        self.device = str(device)
+        resources = Resources.of(self._config.runtime)
+        self.device = ", ".join(map(str, resources.devices))
         with self._timed("load"):
-            check_crop(self._plan.card, self._config.detector)
-            detector = build_detector(self._config.detector, threads, device)
-            self._finder = FaceFinder(detector, self._config, self._timed)
-            self._classifier = Classifier(
-                self._plan.weights,
-                device,
-                batch_size=runtime.batch_size,
-                flip=self._config.classifier.flip,
-            )
+            self._lanes = Lanes(self._plan, resources)
+        self._finder = FaceFinder(self._lanes.detect, self._config, self._timed)
+        self._batch_size = resources.batch_size
         self._collector = collector
-        with ReaderPool(self._plan.todo, self._config) as pool:
-            while items := self._take(pool):
-                self._do(items, pool)
+        with (
+            self._lanes,
+            ReaderPool(
+                self._plan.todo,
+                self._config,
+                readers=resources.readers,
+                buffer_mb=resources.buffer_mb,
+            ) as readers,
+        ):
+            while self._advance(readers):
                 self._report()
                 if stop.is_set():
                     self._interrupted = True
                     break
+            while self._searches:
+                self._follow(readers)
             self._classify()
+            while self._batches:
+                self._write()
             self._report()
+        for stage, seconds in self._lanes.seconds.items():
+            self.seconds[stage] += seconds
 
     def summary(self, seconds: float) -> Summary:
         """The counts so far."""
@@ -229,29 +249,52 @@ class _Run:
             interrupted=self._interrupted,
         )
 
-    def _take(self, pool: ReaderPool) -> list[Chunk | End]:
-        with self._timed("wait for frames"):
-            return pool.take(DETECT_FRAMES)
+    def _advance(self, readers: ReaderPool) -> bool:
+        """Begin a search, go on with one that has ended; False when nothing is left to begin."""
+        items = self._take(readers, wait=not self._searches)
+        if not items and self._searches:
+            with self._timed("wait for faces"):
+                self._searches[0][1].faces.wait()
+            items = self._take(readers, wait=False)
+        if items:
+            self._look(items)
+        if self._searches and (len(self._searches) > IN_FLIGHT or not items):
+            self._follow(readers)
+        while self._batches and (len(self._batches) > IN_FLIGHT or self._batches[0].is_done()):
+            self._write()
+        return bool(self._searches) or not readers.at_end
 
-    def _do(self, items: Sequence[Chunk | End], pool: ReaderPool) -> None:
-        chunks = []
+    def _take(self, readers: ReaderPool, *, wait: bool) -> Sequence[Chunk | End]:
+        with self._timed("wait for frames"):
+            return readers.take(SEARCH_FRAMES, wait=wait)
+
+    def _look(self, items: Sequence[Chunk | End]) -> None:
+        parts = []
         for item in items:
             job = self._jobs.get(item.file.media) or self._begin(item.file)
-            if isinstance(item, Chunk) and not job.error:
-                chunks.append(item)
-        found = self._finder.find(
-            [(self._jobs[chunk.file.media].faces, chunk.frames) for chunk in chunks]
-        )
-        for chunk, each in zip(chunks, found, strict=True):
-            job = self._jobs[chunk.file.media]
+            if isinstance(item, Chunk):
+                parts.append((job.faces, item.frames))
+        self._searches.append((items, self._finder.look(parts)))
+
+    def _follow(self, readers: ReaderPool) -> None:
+        """Take the faces of the oldest search."""
+        items, search = self._searches.popleft()
+        with self._timed("wait for faces"):
+            search.faces.wait()
+        found = iter(self._finder.find(search))
+        for item in items:
+            if isinstance(item, End):
+                self._waiting.append(item)
+                continue
+            job, each = self._jobs[item.file.media], next(found)
             if isinstance(each, DetectorError):
-                job.error = each
-                pool.abandon(chunk.file)
-            else:
-                self._waiting.append(self._prepare(job, chunk, each))
-                self._counts["detected frames"] += len(chunk.frames.rgb)
+                job.error = job.error or each
+                readers.abandon(item.file)
+            if isinstance(each, Found) and not job.error:
+                self._waiting.append(self._prepare(job, item, each))
+                self._counts["detected frames"] += len(item.frames.rgb)
                 self._counts["detected faces"] += len(each.faces)
-        self._waiting += [item for item in items if isinstance(item, End)]
+            readers.release(item)
         if self._is_enough():
             self._classify()
 
@@ -260,7 +303,7 @@ class _Run:
         results = [item.result for item in self._waiting if isinstance(item, _Detected)]
         n_ends = len(self._waiting) - len(results)
         return (
-            sum(len(result.faces) for result in results) >= self._config.runtime.batch_size
+            sum(len(result.faces) for result in results) >= self._batch_size
             or sum(len(result.pts_s) for result in results) + n_ends >= WAITING_FRAMES
             or any(isinstance(item, End) and item.file.kind == "video" for item in self._waiting)
         )
@@ -273,7 +316,7 @@ class _Run:
     def _prepare(self, job: _Job, chunk: Chunk, found: Found) -> _Detected:
         frames = chunk.frames
         with self._timed("crop"):
-            crops = crop(frames.rgb, found.faces, self._classifier.card)
+            crops = crop(frames.rgb, found.faces, self._plan.card)
         if chunk.info.n_frames_container:
             job.share = min(1.0, (int(frames.frame_index[-1]) + 1) / chunk.info.n_frames_container)
         result = ChunkResult(
@@ -288,16 +331,22 @@ class _Run:
         return _Detected(job, result, crops)
 
     def _classify(self) -> None:
-        """Classify the crops that wait, hand on the rows that wait, finish the files that ended."""
+        """Have the faces that wait classified, and write what has been."""
         waiting, self._waiting = self._waiting, []
-        crops = [item.crops for item in waiting if isinstance(item, _Detected)]
+        crops = [item.crops for item in waiting if isinstance(item, _Detected) and len(item.crops)]
+        probs = self._lanes.classify(torch.cat(crops)) if crops else None
+        self._batches.append(_Batch(waiting, probs))
+
+    def _write(self) -> None:
+        """Hand on the rows of the oldest batch, finish the files that end with it."""
+        batch = self._batches.popleft()
         probs = np.empty((0, len(EMOTIONS)), np.float32)
-        if crops:
-            with self._timed("classify"):
-                probs = self._classifier(torch.cat(crops))
+        if batch.probs:
+            with self._timed("wait for probabilities"):
+                probs = batch.probs.result()
         row = 0
         with self._timed("write"):
-            for item in waiting:
+            for item in batch.items:
                 if isinstance(item, End):
                     self._finish(item)
                 else:

@@ -42,14 +42,15 @@ class ReaderPool:
     count until the next `take`. Leaving the ``with`` block stops and joins the threads.
     """
 
-    def __init__(self, files: Sequence[MediaFile], config: Config) -> None:
+    def __init__(
+        self, files: Sequence[MediaFile], config: Config, *, readers: int, buffer_mb: float
+    ) -> None:
         self._files = iter(files)
         self._config = config
-        self._budget = config.runtime.buffer_mb * 1e6
+        self._budget = buffer_mb * 1e6
         self._items: deque[Chunk | End] = deque()
         self._held = 0
-        self._taken = 0
-        self._n_running = min(config.runtime.readers, len(files))
+        self._n_running = min(readers, len(files))
         self._stopped = False
         self._abandoned: set[str] = set()
         self._changed = threading.Condition()
@@ -70,13 +71,23 @@ class ReaderPool:
         for thread in self._threads:
             thread.join()
 
-    def take(self, max_frames: int) -> list[Chunk | End]:
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing more will come."""
+        with self._changed:
+            return not self._items and not self._n_running
+
+    def release(self, chunk: Chunk) -> None:
+        """Count the pixels of a chunk no longer."""
+        with self._changed:
+            self._held -= chunk.frames.rgb.nbytes
+            self._changed.notify_all()
+
+    def take(self, max_frames: int, *, wait: bool = True) -> list[Chunk | End]:
         """What is ready, in order: waits for the first item, not for more; empty at the end."""
         with self._changed:
-            self._held -= self._taken
-            self._taken = 0
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._items or not self._n_running)
+            if wait:
+                self._changed.wait_for(lambda: self._items or not self._n_running)
             taken: list[Chunk | End] = []
             n_frames = 0
             while self._items and n_frames < max_frames:
@@ -84,7 +95,6 @@ class ReaderPool:
                 taken.append(item)
                 if isinstance(item, Chunk):
                     n_frames += len(item.frames.rgb)
-                    self._taken += item.frames.rgb.nbytes
             return taken
 
     def abandon(self, file: MediaFile) -> None:

@@ -6,7 +6,7 @@ Names carry their unit and space: ``_px`` is pixels of the upright source frame,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -214,6 +214,37 @@ class Faces:
 
     def __len__(self) -> int:
         return len(self.frame_row)
+
+    @classmethod
+    def join(cls, parts: Sequence[Faces], n_frames: Sequence[int]) -> Faces:
+        """The faces of consecutive runs of frames as those of one.
+
+        Args:
+            parts: Faces of each run.
+            n_frames: Frames of each run.
+        """
+        first = np.cumsum([0, *n_frames])
+        rows = [faces.frame_row + start for faces, start in zip(parts, first, strict=False)]
+        points = [faces.points_px for faces in parts if faces.points_px is not None]
+        return cls(
+            frame_row=np.concatenate([np.empty(0, np.int64), *rows]),
+            box_px=np.concatenate([np.empty((0, 4), np.float32), *(each.box_px for each in parts)]),
+            score=np.concatenate([np.empty(0, np.float32), *(each.score for each in parts)]),
+            points_px=np.concatenate(points) if points else None,
+        )
+
+    def split(self, n_frames: Sequence[int]) -> Iterator[Faces]:
+        """The faces of each of several runs of frames, with rows counted within the run."""
+        first = 0
+        for n in n_frames:
+            start, stop = np.searchsorted(self.frame_row, [first, first + n])
+            yield Faces(
+                frame_row=self.frame_row[start:stop] - first,
+                box_px=self.box_px[start:stop],
+                score=self.score[start:stop],
+                points_px=None if self.points_px is None else self.points_px[start:stop],
+            )
+            first += n
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from fer_batch import weights
 from fer_batch.card import ModelCard
@@ -36,3 +38,13 @@ def make_weights(folder: Path, **changes: object) -> Path:
     own = card(**changes)
     torch.manual_seed(0)
     return weights.save(build_network(own.network, len(own.classes)), own, folder)
+
+
+def room_for(n_pictures: int) -> RemovableHandle:
+    """A context in which the device has memory for so many pictures at once."""
+
+    def refuse(_: torch.nn.Module, args: tuple[object, ...]) -> None:
+        if isinstance(args[0], torch.Tensor) and len(args[0]) > n_pictures:
+            raise torch.OutOfMemoryError("no room")
+
+    return register_module_forward_pre_hook(refuse)

@@ -16,9 +16,9 @@ LEVELS = [
     | {"datasets.files", "plots", "recipe", "detectors.retinaface"},
     {"decode.demux", "decode.images", "decode.segments", "detectors", "classify", "timeline"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
-    {"decode.reader", "plan", "datasets.ckplus", "finding"},
-    {"decode", "annotation", "datasets"},
-    {"reading", "collect", "manifest", "pictures", "action_units"},
+    {"decode.reader", "plan", "datasets.ckplus"},
+    {"decode", "annotation", "datasets", "lanes"},
+    {"finding", "reading", "collect", "manifest", "pictures", "action_units"},
     {"pipeline", "render", "sharding", "train", "evaluate", "inventory"},
     {"sweep"},
     {"cli_models"},

@@ -13,7 +13,7 @@ NOSE = (223, 120)  # x, y in the portrait
 
 
 def detector(**settings: float):
-    return build_detector(Detector(haar=Haar(**settings)), threads=2, device=torch.device("cpu"))
+    return build_detector(Detector(haar=Haar(**settings)), torch.device("cpu"))
 
 
 def holds(box: np.ndarray, point: tuple[float, float]) -> bool:

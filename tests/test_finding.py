@@ -1,6 +1,7 @@
 """Faces of the frames between those that the detector sees."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from fer_batch.config import Config, load
 from fer_batch.finding import FaceFinder, FileFaces, Found
+from fer_batch.lanes import Pending
 from fer_batch.schema import Bytes, DetectorError, Faces, FrameChunk, Frames, MediaKind
 
 HEIGHT, WIDTH, SIDE = 60, 160, 20
@@ -41,6 +43,20 @@ class Spots:
         )
 
 
+def at_once(detector: Spots) -> Callable[[Frames], Pending[Faces]]:
+    """A detector that answers in the foreground."""
+
+    def detect(frames: Frames) -> Pending[Faces]:
+        future: Future[Faces] = Future()
+        try:
+            future.set_result(detector.detect(frames))
+        except DetectorError as error:
+            future.set_exception(error)
+        return Pending([future], lambda each: each[0])
+
+    return detect
+
+
 def frame(left: int | None, ground: int = 0) -> Bytes:
     picture = np.full((HEIGHT, WIDTH, 3), ground, np.uint8)
     if left is not None:
@@ -58,11 +74,12 @@ def find(
 ) -> tuple[Found, int]:
     """All faces, and how many frames the detector saw."""
     detector = Spots()
-    finder = FaceFinder(detector, load(None, [f"detector.every={every}"]), lambda _: nullcontext())
+    config = load(None, [f"detector.every={every}"])
+    finder = FaceFinder(at_once(detector), config, lambda _: nullcontext())
     file = finder.begin(kind)
     starts = range(0, len(frames), chunk_frames)
     parts = [(file, chunk(frames[start : start + chunk_frames], start)) for start in starts]
-    found = finder.find(parts)
+    found = finder.find(finder.look(parts))
     rows, boxes, ids, scores, points = [], [], [], [], []
     for start, each in zip(starts, found, strict=True):
         assert isinstance(each, Found)
@@ -119,8 +136,9 @@ def test_still_pictures_are_always_seen() -> None:
 
 
 def test_error_is_that_of_its_own_chunk() -> None:
-    finder = FaceFinder(Spots(), Config(), lambda _: nullcontext())
+    finder = FaceFinder(at_once(Spots()), Config(), lambda _: nullcontext())
     good, bad = (FileFaces("video", Config()) for _ in range(2))
-    found = finder.find([(good, chunk([frame(0)])), (bad, chunk([frame(None, ground=13)]))])
+    parts = [(good, chunk([frame(0)])), (bad, chunk([frame(None, ground=13)]))]
+    found = finder.find(finder.look(parts))
     assert isinstance(found[0], Found)
     assert isinstance(found[1], DetectorError)

@@ -115,17 +115,22 @@ def test_a_folder_gives_what_its_files_give_alone(
     )
 
 
+@pytest.mark.parametrize(
+    "means",
+    [
+        {"batch_size": 1, "readers": 1, "threads": 1, "buffer_mb": 0.1},
+        {"batch_size": 7, "readers": 4, "threads": 5, "device": "cpu,cpu"},
+    ],
+)
 def test_tables_do_not_depend_on_what_the_run_may_use(
-    folder: Path, undisturbed: dict[str, pd.DataFrame], tmp_path: Path
+    folder: Path,
+    undisturbed: dict[str, pd.DataFrame],
+    tmp_path: Path,
+    means: dict[str, object],
 ) -> None:
-    few = [
-        "runtime.batch_size=1",
-        "runtime.readers=1",
-        "runtime.threads=1",
-        "runtime.buffer_mb=0.1",
-    ]
-    base = [*SETTINGS, "decode.segment_frames=10"]
-    pipeline.process([folder], tmp_path, load(None, [*base, *few]))
+    settings = [f"runtime.{name}={value}" for name, value in means.items()]
+    config = load(None, [*SETTINGS, "decode.segment_frames=10", *settings])
+    pipeline.process([folder], tmp_path, config)
     assert_same(tmp_path, undisturbed)
 
 

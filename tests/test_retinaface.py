@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cards import room_for
 from retinaface.box_utils import decode, decode_landm
 from retinaface.network import RetinaFace as PackageNetwork
 from retinaface.prior_box import priorbox
 from skimage import data
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import nms
 
@@ -39,7 +39,7 @@ PICTURES = [
 def detector(weights: Path | str | None, **settings: object):
     config = RetinaFace(weights=weights and str(weights), **settings)
     return build_detector(
-        Detector(name="retinaface", retinaface=config), threads=2, device=torch.device("cpu")
+        Detector(name="retinaface", retinaface=config), device=torch.device("cpu")
     )
 
 
@@ -202,16 +202,6 @@ def test_no_frames_no_faces(weights: Path) -> None:
     assert len(faces) == 0
     assert faces.points_px is not None
     assert faces.points_px.shape == (0, 5, 2)
-
-
-def room_for(n_frames: int):
-    """As if the device had memory for so many frames."""
-
-    def refuse(_: torch.nn.Module, args: tuple[object, ...]) -> None:
-        if isinstance(args[0], torch.Tensor) and len(args[0]) > n_frames:
-            raise torch.OutOfMemoryError("no room")
-
-    return register_module_forward_pre_hook(refuse)
 
 
 def test_short_memory_makes_smaller_batches_with_the_same_faces(weights: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cards import make_weights
+from cards import make_weights, room_for
 
 from fer_batch import weights
 from fer_batch.card import find_weights, read_card
@@ -23,6 +23,18 @@ def classifier(path: Path, *, batch_size: int = 64, flip: bool = False) -> Class
 @pytest.fixture
 def crops() -> torch.Tensor:
     return torch.randn(10, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+
+
+def test_short_memory_makes_smaller_batches_with_the_same_result(
+    tmp_path: Path, crops: torch.Tensor
+) -> None:
+    ours = classifier(make_weights(tmp_path))
+    expected = ours(crops)
+    for n_faces in (3, 1):
+        with room_for(n_faces):
+            np.testing.assert_allclose(ours(crops), expected, atol=1e-5)
+    with room_for(0), pytest.raises(ConfigError, match="memory for one face"):
+        ours(crops)
 
 
 def test_what_is_saved_is_loaded_to_half_precision(tmp_path: Path, crops: torch.Tensor) -> None:

@@ -24,9 +24,9 @@ WEIGHTS = "weights/face_detection_yunet_2023mar.onnx"
 OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 
 
-def detector(weights: Path | None, *, threads: int = 2, **settings: float):
+def detector(weights: Path | None, **settings: float):
     section = YuNet(weights=None if weights is None else str(weights), **settings)
-    return build_detector(Detector(name="yunet", yunet=section), threads, torch.device("cpu"))
+    return build_detector(Detector(name="yunet", yunet=section), torch.device("cpu"))
 
 
 def varint(value: int) -> bytes:
@@ -141,7 +141,7 @@ def test_batch_equals_one_by_one_over_sizes_and_numbers_of_faces(made: Path) -> 
         )
         for shape in [(64, 96), (200, 90), (8, 8), (700, 300), (64, 96), (90, 200)] * 3
     ]
-    same_as_alone(detector(made, threads=3), frames)
+    same_as_alone(detector(made), frames)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (2, 3000), (3000, 2), (1, 200_000)])

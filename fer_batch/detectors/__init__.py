@@ -13,9 +13,11 @@ from fer_batch.schema import Faces, Frames, WeightsError
 
 
 class Detector(Protocol):
-    """Finds the faces of a batch of frames."""
+    """Finds the faces of a batch of frames; several threads may ask at once."""
 
     name: str
+    batch_frames: int
+    """Frames that are worth asking for together."""
 
     def detect(self, frames: Frames) -> Faces:
         """Faces of every frame.
@@ -50,8 +52,8 @@ def weights_sha256(config: DetectorConfig) -> str:
         raise WeightsError(f"detector.{config.name}.weights: cannot be read: {error}") from error
 
 
-def build_detector(config: DetectorConfig, threads: int, device: torch.device) -> Detector:
-    """The configured detector, on the device if it uses one, and with up to `threads` CPU threads.
+def build_detector(config: DetectorConfig, device: torch.device) -> Detector:
+    """The configured detector, on the device if it uses one.
 
     Raises:
         DetectorError: It cannot be set up.
@@ -60,11 +62,11 @@ def build_detector(config: DetectorConfig, threads: int, device: torch.device) -
     if config.name == "retinaface":
         from fer_batch.detectors.retinaface import RetinaFaceDetector
 
-        return RetinaFaceDetector(config.retinaface, threads, device)
+        return RetinaFaceDetector(config.retinaface, device)
     if config.name == "yunet":
         from fer_batch.detectors.yunet import YuNetDetector
 
-        return YuNetDetector(config.yunet, threads)
+        return YuNetDetector(config.yunet)
     from fer_batch.detectors.haar import HaarDetector
 
-    return HaarDetector(config.haar, threads)
+    return HaarDetector(config.haar)

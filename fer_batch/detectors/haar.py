@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from pathlib import Path
-from queue import SimpleQueue
 
 import cv2
 import numpy as np
@@ -17,8 +16,18 @@ WINDOW_PX = 24
 """Side of the smallest face that the cascade knows."""
 
 
+class _PerThread(threading.local):
+    """A cascade for each thread: one cannot be shared."""
+
+    def __init__(self) -> None:
+        path = Path(cv2.__file__).parent / "data" / CASCADE
+        self.cascade = cv2.CascadeClassifier(str(path))
+        if self.cascade.empty():
+            raise DetectorError(f"{path} is missing: install opencv-python-headless below 5")
+
+
 class HaarDetector:
-    """Frontal faces, one frame per thread.
+    """Frontal faces, one frame after the other.
 
     The score is the cascade's last-stage weight: it grows with certainty and has no upper bound.
 
@@ -27,24 +36,16 @@ class HaarDetector:
     """
 
     name = "haar"
+    batch_frames = 1
 
-    def __init__(self, config: Haar, threads: int) -> None:
+    def __init__(self, config: Haar) -> None:
         self._config = config
-        self._threads = threads
-        self._cascades: SimpleQueue[cv2.CascadeClassifier] = SimpleQueue()
-        path = Path(cv2.__file__).parent / "data" / CASCADE
-        for _ in range(threads):  # one cascade cannot be shared by threads
-            cascade = cv2.CascadeClassifier(str(path))
-            if cascade.empty():
-                raise DetectorError(f"{path} is missing: install opencv-python-headless below 5")
-            self._cascades.put(cascade)
-        cv2.setNumThreads(1)  # frames run side by side; OpenCV's own threads would fight over cores
+        self._mine = _PerThread()
 
     def detect(self, frames: Frames) -> Faces:
         """See `Detector.detect`."""
         try:
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="fer_batch-haar") as pool:
-                found = list(pool.map(self._detect_one, frames))
+            found = [self._detect_one(frame) for frame in frames]
         except cv2.error as error:
             raise DetectorError(f"haar: OpenCV failed: {error}") from error
         return Faces(
@@ -60,17 +61,13 @@ class HaarDetector:
         if scale > 1:
             size = (max(1, round(width / scale)), max(1, round(height / scale)))
             small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
-        cascade = self._cascades.get()
-        try:
-            boxes, _, weights = cascade.detectMultiScale3(
-                small,
-                scaleFactor=self._config.scale_factor,
-                minNeighbors=self._config.min_neighbors,
-                minSize=(WINDOW_PX, WINDOW_PX),
-                outputRejectLevels=True,
-            )
-        finally:
-            self._cascades.put(cascade)
+        boxes, _, weights = self._mine.cascade.detectMultiScale3(
+            small,
+            scaleFactor=self._config.scale_factor,
+            minNeighbors=self._config.min_neighbors,
+            minSize=(WINDOW_PX, WINDOW_PX),
+            outputRejectLevels=True,
+        )
         if not len(boxes):
             return np.empty((0, 4), np.float32), np.empty(0, np.float32)
         xywh = np.asarray(boxes, np.float64)

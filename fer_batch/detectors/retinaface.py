@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -30,6 +29,7 @@ RELEASE = (
     "retinaface_resnet50_2020-07-20-f168fae3c.zip"
 )
 RELEASE_SHA256 = "f168fae3c"
+_BATCH_FRAMES = {"cpu": 1, "cuda": 32}
 _BATCH_PX = {"cpu": 1 << 21, "cuda": 1 << 24}
 """Resized pixels that go through the network at once: 4 or 32 frames of 960 x 540."""
 
@@ -47,17 +47,16 @@ class RetinaFaceDetector:
 
     name = "retinaface"
 
-    def __init__(self, config: RetinaFace, threads: int, device: torch.device) -> None:
+    def __init__(self, config: RetinaFace, device: torch.device) -> None:
         self._config = config
-        self._threads = threads
         self._device = device
+        self.batch_frames = _BATCH_FRAMES[device.type]
         self._network = load(config.network, _find_weights(config), device)
         self._anchors = lru_cache(maxsize=16)(partial(anchors, device=device))
         self._batch_px = _BATCH_PX[device.type]
         self._in_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(
             including_emulation=False
         )
-        cv2.setNumThreads(1)  # frames run side by side; OpenCV's own threads would fight over cores
 
     @torch.inference_mode()
     def detect(self, frames: Frames) -> Faces:
@@ -68,22 +67,19 @@ class RetinaFaceDetector:
             alike.setdefault(size, []).append(row)
         candidates = [torch.empty(0, 16)]
         try:
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="fer_batch-resize") as pool:
-                for size, rows in alike.items():
-                    candidates += self._in_batches(frames, size, rows, pool)
+            for size, rows in alike.items():
+                candidates += self._in_batches(frames, size, rows)
         except cv2.error as error:
             raise DetectorError(f"retinaface: OpenCV failed: {error}") from error
         return self._faces(torch.cat(candidates), frames, sizes)
 
-    def _in_batches(
-        self, frames: Frames, size: _Size, rows: list[int], pool: Executor
-    ) -> Iterator[Tensor]:
+    def _in_batches(self, frames: Frames, size: _Size, rows: list[int]) -> Iterator[Tensor]:
         """The candidates of frames that are resized to the same size."""
         area = size[0] * size[1]
         while rows:
             batch = rows[: max(1, self._batch_px // area)]
             try:
-                candidates = self._candidates(self._resize(frames, size, batch, pool))
+                candidates = self._candidates(self._resize(frames, size, batch))
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
                     raise DetectorError(
@@ -97,16 +93,13 @@ class RetinaFaceDetector:
             yield candidates
             rows = rows[len(batch) :]
 
-    def _resize(self, frames: Frames, size: _Size, rows: Sequence[int], pool: Executor) -> Tensor:
+    def _resize(self, frames: Frames, size: _Size, rows: Sequence[int]) -> Tensor:
         """Frames (N, H, W, 3) uint8, on their way to the device."""
         pixels = torch.empty(
             len(rows), *size, 3, dtype=torch.uint8, pin_memory=self._device.type == "cuda"
         )
-
-        def resize(into: Bytes, row: int) -> None:
-            into[:] = cv2.resize(frames[row], size[::-1], interpolation=cv2.INTER_LINEAR)
-
-        list(pool.map(resize, pixels.numpy(), rows))
+        for into, row in zip(pixels.numpy(), rows, strict=True):
+            cv2.resize(frames[row], size[::-1], dst=into, interpolation=cv2.INTER_LINEAR)
         return pixels.to(self._device, non_blocking=True)
 
     def _candidates(self, pixels: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from pathlib import Path
-from queue import SimpleQueue
 
 import cv2
 import numpy as np
@@ -18,8 +17,27 @@ SOURCE = (
 )
 
 
+class _PerThread(threading.local):
+    """A network for each thread: one cannot be shared."""
+
+    def __init__(self, config: YuNet, content: Bytes) -> None:
+        try:
+            self.network = cv2.FaceDetectorYN.create(
+                framework="onnx",
+                bufferModel=content,
+                bufferConfig=np.empty(0, np.uint8),
+                input_size=(32, 32),
+                score_threshold=config.min_score,
+                nms_threshold=config.nms_iou,
+                top_k=0,  # all: the default would drop faces of a large crowd
+            )
+            self.network.detect(np.zeros((32, 32, 3), np.uint8))
+        except cv2.error as error:
+            raise WeightsError(f"{config.weights}: not {SOURCE}: {error}") from error
+
+
 class YuNetDetector:
-    """Faces of any pose, one frame per thread.
+    """Faces of any pose, one frame after the other.
 
     The score is in [0, 1]. Points may lie outside the frame. They follow the whole tilt of a head
     only where its face covers about 200 pixels of the shrunk frame, and a quarter of it at 64.
@@ -29,20 +47,16 @@ class YuNetDetector:
     """
 
     name = "yunet"
+    batch_frames = 1
 
-    def __init__(self, config: YuNet, threads: int) -> None:
+    def __init__(self, config: YuNet) -> None:
         self._config = config
-        self._threads = threads
-        self._networks: SimpleQueue[cv2.FaceDetectorYN] = SimpleQueue()
-        cv2.setNumThreads(1)  # frames run side by side; OpenCV's own threads would fight over cores
-        for network in _load(config, threads):  # one network cannot be shared by threads
-            self._networks.put(network)
+        self._mine = _PerThread(config, _read(config.weights))
 
     def detect(self, frames: Frames) -> Faces:
         """See `Detector.detect`."""
         try:
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="fer_batch-yunet") as pool:
-                found = list(pool.map(self._detect_one, frames))
+            found = [self._detect_one(frame) for frame in frames]
         except cv2.error as error:
             raise DetectorError(f"yunet: OpenCV failed: {error}") from error
         rows = np.concatenate([np.empty((0, 15), np.float32), *found])
@@ -59,12 +73,9 @@ class YuNetDetector:
         scale = self._config.longest_side_px / max(height, width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-        network = self._networks.get()
-        try:
-            network.setInputSize(small.shape[1::-1])
-            _, found = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        finally:
-            self._networks.put(network)
+        network = self._mine.network
+        network.setInputSize(small.shape[1::-1])
+        _, found = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         if found is None:
             return np.empty((0, 15), np.float32)
         stretch = np.array([width / small.shape[1], height / small.shape[0]] * 7)
@@ -76,30 +87,10 @@ class YuNetDetector:
         return faces[np.lexsort((faces[:, 1], faces[:, 0]))].astype(np.float32)
 
 
-def _load(config: YuNet, copies: int) -> list[cv2.FaceDetectorYN]:
-    """Networks that have each been tried on a black picture."""
-    if config.weights is None:
+def _read(weights: str | None) -> Bytes:
+    if weights is None:
         raise WeightsError(f"yunet: no weights: set detector.yunet.weights to the path of {SOURCE}")
     try:
-        content = np.frombuffer(Path(config.weights).expanduser().read_bytes(), np.uint8)
+        return np.frombuffer(Path(weights).expanduser().read_bytes(), np.uint8)
     except OSError as error:
         raise WeightsError(f"yunet: no weights: {error}; expected {SOURCE}") from error
-    black = np.zeros((32, 32, 3), np.uint8)
-    try:
-        networks = [
-            cv2.FaceDetectorYN.create(
-                framework="onnx",
-                bufferModel=content,
-                bufferConfig=np.empty(0, np.uint8),
-                input_size=(32, 32),
-                score_threshold=config.min_score,
-                nms_threshold=config.nms_iou,
-                top_k=0,  # all: the default would drop faces of a large crowd
-            )
-            for _ in range(copies)
-        ]
-        for network in networks:
-            network.detect(black)
-    except cv2.error as error:
-        raise WeightsError(f"{config.weights}: not {SOURCE}: {error}") from error
-    return networks
