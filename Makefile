@@ -17,7 +17,8 @@ test: $(READY) ## lint, types, tests
 slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kills
 	$(BIN)/pytest -m slow
 
-benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>.md
+benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>-*.md
+	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/process.py
 
 results: $(READY) ## train and evaluate what docs/results.md lacks, and write it; DATA holds fer2013/ and ferplus/

@@ -1,4 +1,4 @@
-"""Decord in segments against PyAV; writes docs/benchmarks/<date>-decode.md.
+"""Decord in segments against PyAV.
 
 Clips come from ../shared/media. The rounds of the two decoders alternate in one process.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from datetime import UTC, datetime
 from pathlib import Path
+
+from measuring import SHARED, write_page
 
 from fer_batch import media
 from fer_batch.config import Decode, Sampling
 from fer_batch.decode import FrameReader
 
-ROOT = Path(__file__).parents[1]
-VIDEOS = ROOT.parent / "shared" / "media" / "videos"
+VIDEOS = SHARED / "media" / "videos"
 CLIPS = [
     "intel_asl_again.mkv",
     "pyfeat_single_face.mp4",
@@ -41,13 +41,11 @@ def cpu_ms(clip: Path, decode: Decode) -> tuple[float, str]:
 
 def main() -> None:
     """Measure and write the page."""
-    now = datetime.now(UTC)
     lines = [
-        f"# Decoding, {now:%Y-%m-%d}",
+        "# Decoding",
         "",
         f"CPU ms/frame with one thread, median of {ROUNDS} alternating rounds (range). Decord: no",
-        "limit of segment size; auto: the default, with the decoder that it chose. Written by",
-        "`benchmarks/decode.py`.",
+        "limit of segment size; auto: the default, with the decoder that it chose.",
         "",
         f"| clip | {' | '.join(DECODERS)} |",
         "|---|" + "---|" * len(DECODERS),
@@ -61,9 +59,7 @@ def main() -> None:
             middle = statistics.median(times)
             cells.append(f"{middle:.1f} ({times[0]:.1f}-{times[-1]:.1f}), {column[0][1]}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    path = ROOT / "docs" / "benchmarks" / f"{now:%Y-%m-%d}-decode.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(path.read_text())
+    write_page("decode", lines)
 
 
 if __name__ == "__main__":

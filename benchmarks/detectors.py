@@ -1,4 +1,4 @@
-"""The detectors side by side; writes docs/benchmarks/<date>-detectors.md.
+"""The detectors side by side.
 
     benchmarks/detectors.py --data FERPLUS
 
@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from haar import CLIPS, MEDIA, ROOT, match, read_clip, read_noses
+from haar import CLIPS, MEDIA, match, read_clip, read_noses
+from measuring import DETECTORS, write_page
 from PIL import Image, ImageOps
 
 from fer_batch import media
@@ -27,23 +26,11 @@ from fer_batch.config import Config, load
 from fer_batch.decode import FrameReader
 from fer_batch.detectors import Detector, build_detector
 from fer_batch.finding import FaceFinder, Found
+from fer_batch.lanes import Pending
 from fer_batch.pictures import load_data
 from fer_batch.schema import Bytes, Faces, FrameChunk
 from fer_batch.track import iou
 
-WEIGHTS = ROOT.parent / "shared" / "weights"
-SETTINGS = {
-    "haar": ["detector.name=haar"],
-    "yunet": [
-        "detector.name=yunet",
-        f"detector.yunet.weights={WEIGHTS / 'face_detection_yunet_2023mar.onnx'}",
-    ],
-    "retinaface mobilenet0.25": [
-        "detector.name=retinaface",
-        "detector.retinaface.network=mobilenet0.25",
-        f"detector.retinaface.weights={WEIGHTS / 'retinaface_mnet025_m2man.pth'}",
-    ],
-}
 EVERY = (1, 2, 3, 5, 10)
 WALKS = ("facenet_video.mp4", "pyfeat_single_face.mp4", "liveportrait_s20.mp4")
 ENLARGED = 4
@@ -104,19 +91,18 @@ def read_chunks(name: str) -> list[FrameChunk]:
 def follow(settings: list[str], every: int, chunks: list[FrameChunk]) -> tuple[float, list[Faces]]:
     """CPU milliseconds per frame of detection and tracking, and the faces of each chunk."""
     config = load(None, [*settings, f"detector.every={every}"])
-    seconds: defaultdict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def timed(stage: str) -> Iterator[None]:
-        start = time.process_time()
-        yield
-        seconds[stage] += time.process_time() - start
-
-    finder = FaceFinder(build(config), config, timed)
+    detector = build(config)
+    finder = FaceFinder(
+        lambda frames: Pending([], lambda _: detector.detect(frames)),
+        config,
+        lambda _: nullcontext(),
+    )
     file = finder.begin("video")
-    found = [finder.find([(file, chunk)])[0] for chunk in chunks]
+    start = time.process_time()
+    found = [finder.find(finder.look([(file, chunk)]))[0] for chunk in chunks]
+    ms = 1e3 * (time.process_time() - start)
     faces = [each.faces for each in found if isinstance(each, Found)]
-    return 1e3 * sum(seconds.values()) / sum(len(chunk.rgb) for chunk in chunks), faces
+    return ms / sum(len(chunk.rgb) for chunk in chunks), faces
 
 
 def agreement(faces: list[Faces], reference: list[Faces]) -> tuple[float, float]:
@@ -138,12 +124,11 @@ def agreement(faces: list[Faces], reference: list[Faces]) -> tuple[float, float]
 
 def page(ferplus: Path) -> Iterator[str]:
     """The lines of the document."""
-    detectors = {name: build(load(None, settings)) for name, settings in SETTINGS.items()}
-    yield f"# Detectors, {datetime.now(UTC):%Y-%m-%d}"
+    detectors = {name: build(load(None, settings)) for name, settings in DETECTORS.items()}
+    yield "# Detectors"
     yield ""
     yield "`right`: boxes that hold one of the annotated noses of `noses.csv`; `wrong`: the others."
     yield "Per clip: CPU ms/frame in one thread, frames with a face, faces."
-    yield "Written by `benchmarks/detectors.py`."
     yield ""
     yield f"| detector | right | wrong | {' | '.join(CLIPS)} |"
     yield f"|---|---|---|{'---|' * len(CLIPS)}"
@@ -177,7 +162,7 @@ def page(ferplus: Path) -> Iterator[str]:
     yield "|---|---|" + "---|" * len(EVERY)
     for clip in WALKS:
         chunks = read_chunks(clip)
-        for name, settings in SETTINGS.items():
+        for name, settings in DETECTORS.items():
             runs = [follow(settings, every, chunks) for every in EVERY]
             cells = [
                 f"{ms:.0f} ms, {held:.0%}, {extra:.0%}"
@@ -195,9 +180,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    text = "\n".join(page(options.data))
-    path = ROOT / "docs" / "benchmarks" / f"{datetime.now(UTC):%Y-%m-%d}-detectors.md"
-    path.write_text(f"{text}\n", encoding="utf-8")
+    write_page("detectors", page(options.data))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings of the Haar detector: faces found against time; writes docs/benchmarks/<date>-haar.md.
+"""Settings of the Haar detector: faces found against time.
 
 Pictures with annotated noses and clips come from ../shared/media.
 """
@@ -8,21 +8,19 @@ from __future__ import annotations
 import csv
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
 from itertools import product
-from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from measuring import SHARED, write_page
 from PIL import Image, ImageOps
 
 from fer_batch.config import Detector, Haar
 from fer_batch.detectors import build_detector
 from fer_batch.schema import Bytes
 
-ROOT = Path(__file__).parents[1]
-MEDIA = ROOT.parent / "shared" / "media"
+MEDIA = SHARED / "media"
 CLIPS = {  # every n-th of the first frames, up to 40
     "intel_asl_again.mkv": 4,
     "fr_short_hamilton.mp4": 8,
@@ -69,13 +67,11 @@ def main() -> None:
             pictures[name] = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     clips = {name: read_clip(name) for name in CLIPS}
     n_noses = sum(map(len, noses.values()))
-    now = datetime.now(UTC)
     lines = [
-        f"# Settings of the Haar detector, {now:%Y-%m-%d}",
+        "# Settings of the Haar detector",
         "",
         f"`right`: boxes that hold one of {n_noses} noses known in {len(pictures)} pictures;",
         "`wrong`: the others. Per clip: CPU ms/frame in one thread, frames with a face, faces.",
-        "Written by `benchmarks/haar.py`.",
         "",
         "| min_face | scale_factor | min_neighbors | right | wrong | " + " | ".join(clips) + " |",
         "|---|---|---|---|---|" + "---|" * len(clips),
@@ -94,10 +90,7 @@ def main() -> None:
         lines.append(
             f"| {min_face} | {scale_factor} | {min_neighbors} | " + " | ".join(cells) + " |"
         )
-    path = ROOT / "docs" / "benchmarks" / f"{now:%Y-%m-%d}-haar.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(path.read_text())
+    write_page("haar", lines)
 
 
 if __name__ == "__main__":

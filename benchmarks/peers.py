@@ -1,4 +1,4 @@
-"""Other tools on the same clips; writes docs/benchmarks/<date>-peers.md.
+"""Other tools on the same clips.
 
     benchmarks/peers.py [--rounds 3] [CLIP ...]
 
@@ -20,25 +20,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
+from measuring import DETECTORS, ROOT, SHARED, machine, measure_apart, write_page
+
 PEERS = ROOT / "outputs" / "peers"
 PACKAGES = ("fer==25.10.3",)  # brings facenet-pytorch
 CLIPS = ("intel_asl_again.mkv", "pyfeat_WolfgangLanger_Pexels.mp4")
-OURS = {
-    "fer-batch, haar": [],
-    "fer-batch, yunet": [
-        "detector.name=yunet",
-        f"detector.yunet.weights={SHARED / 'weights' / 'face_detection_yunet_2023mar.onnx'}",
-    ],
-    "fer-batch, retinaface mobilenet0.25": [
-        "detector.name=retinaface",
-        "detector.retinaface.network=mobilenet0.25",
-        f"detector.retinaface.weights={SHARED / 'weights' / 'retinaface_mnet025_m2man.pth'}",
-    ],
+OURS = {f"fer-batch, {name}": settings for name, settings in DETECTORS.items()} | {
+    f"fer-batch, {name}, every=3": [*DETECTORS[name], "detector.every=3"]
+    for name in ("haar", "yunet")
 }
 Pass = Callable[[], tuple[int, int]]
 """Goes over a clip: frames, and frames with a face."""
@@ -145,34 +136,27 @@ def set_up() -> None:
         (PEERS / "ready").touch()
 
 
-def measure_apart(tool: str, clip: str) -> dict[str, float]:
-    """A measurement in a process and an environment of its own."""
+def measure_tool(tool: str, clip: str) -> dict[str, float]:
+    """A measurement in the environment of its tool."""
     python = sys.executable if tool in OURS else PEERS / "bin" / "python"
-    done = subprocess.run(
-        [python, __file__, "--measure", tool, SHARED / "media" / "videos" / clip],
-        check=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    clip_path = SHARED / "media" / "videos" / clip
+    return measure_apart(__file__, tool, clip_path, python=python)
 
 
 def page(clips: Sequence[str], rounds: int) -> Iterator[str]:
     """The lines of the document."""
-    yield f"# Beside other tools, {datetime.now(UTC):%Y-%m-%d}"
+    yield "# Beside other tools"
     yield ""
-    yield f"{os.cpu_count()} CPU cores, no GPU, each tool with its own defaults; medians of"
-    yield f"{rounds} rounds in which each has its turn. `fer-batch` gives the emotions of every"
-    yield "face, tracks, true times and tables; `fer` rows of the first face; MTCNN boxes only."
-    yield "Written by `benchmarks/peers.py`."
+    yield from machine()
+    yield f"{', '.join(PACKAGES)}. Each tool with its own defaults, on the CPU; medians of {rounds}"
+    yield "rounds in which each has its turn. `fer-batch` gives the emotions of every face, tracks,"
+    yield "true times and tables; `fer` rows of the first face; MTCNN boxes only. `every=3`: faces"
+    yield "are looked for in every third frame and moved on with their tracks in between."
     for clip in clips:
         found: dict[str, list[dict[str, float]]] = {tool: [] for tool in TOOLS}
         for _ in range(rounds):
             for tool, results in found.items():
-                results.append(measure_apart(tool, clip))
+                results.append(measure_tool(tool, clip))
         medians = {
             tool: {key: statistics.median(each[key] for each in results) for key in results[0]}
             for tool, results in found.items()
@@ -200,9 +184,8 @@ def main() -> None:
         print(json.dumps(measure(*options.measure)))
         return
     set_up()
-    text = "\n".join(page(options.clips, options.rounds))
-    path = ROOT / "docs" / "benchmarks" / f"{datetime.now(UTC):%Y-%m-%d}-peers.md"
-    path.write_text(f"{text}\n", encoding="utf-8")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    write_page("peers", page(options.clips, options.rounds))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""Speed and memory of ``fer-batch process``; writes docs/benchmarks/<date>-<commit>.md.
+"""Memory over a long video, and the pace of many small images.
 
-    benchmarks/process.py [--clip FILE] [--minutes 30] [--images 10000] [--rounds 5]
-
-Every measurement runs in a process of its own, so that its memory and CPU time are its own.
+benchmarks/process.py [--minutes 60] [--images 10000]
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -18,42 +15,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from measuring import ROOT, machine, measure_apart, write_page
+
 sys.path.insert(0, str(ROOT / "tests"))
-CLIP = ROOT.parent / "shared" / "media" / "videos" / "intel_asl_again.mkv"
-PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pyarrow")
 
 
 def rss_mb() -> float:
     """Memory that this process holds now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def speed(clip: str) -> dict[str, object]:
-    """CPU and wall time per frame of one clip, after a first run has loaded everything."""
-    from fer_batch import pipeline, store
-    from fer_batch.config import Config
-
-    with tempfile.TemporaryDirectory() as out:
-        pipeline.process([Path(clip)], Path(out), Config())
-        cpu, wall = time.process_time(), time.perf_counter()
-        summary = pipeline.process([Path(clip)], Path(out), Config(), force=True)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        stages = store.read_run(Path(out))["stage_seconds"]
-    per_frame = {stage: 1e3 * seconds / summary.n_frames for stage, seconds in stages.items()}
-    return {
-        "cpu_ms": 1e3 * cpu / summary.n_frames,
-        "frames_per_s": summary.n_frames / wall,
-        "n_frames": summary.n_frames,
-        "n_faces": summary.n_faces,
-        "stages_ms": per_frame,
-    }
 
 
 def memory(video: str, pause_s: str, end_s: str) -> dict[str, object]:
@@ -65,17 +38,26 @@ def memory(video: str, pause_s: str, end_s: str) -> dict[str, object]:
     from fer_batch.config import load
 
     samples: list[float] = []
+    frames: list[int] = []
 
     def on_progress(progress: pipeline.Progress) -> None:
         samples.append(rss_mb() - bare)
+        frames.append(progress.n_frames)
         time.sleep(float(pause_s))
 
-    config = load(None, [f"sampling.end_s={end_s}"])
+    config = load(None, [f"sampling.end_s={end_s}", "detector.every=5"])
     with tempfile.TemporaryDirectory() as out:
         summary = pipeline.process([Path(video)], Path(out), config, on_progress=on_progress)
     tenths = [samples[k * (len(samples) - 1) // 10] for k in range(11)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - bare
-    return {"n_frames": summary.n_frames, "peak_mb": peak, "tenths_mb": tenths}
+    settled = len(samples) // 5
+    slope = statistics.linear_regression(frames[settled:-1], samples[settled:-1]).slope
+    return {
+        "n_frames": summary.n_frames,
+        "peak_mb": peak,
+        "tenths_mb": tenths,
+        "mb_per_hour": slope * 25 * 3600,
+    }
 
 
 def images(folder: str) -> dict[str, object]:
@@ -102,15 +84,7 @@ def images(folder: str) -> dict[str, object]:
     return {"n_images": total, "n_tables": n_tables, "ms_per_image": pace}
 
 
-MEASURES = {"speed": speed, "memory": memory, "images": images}
-
-
-def measure(name: str, *arguments: object) -> dict[str, object]:
-    """Run one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--measure", name, *map(str, arguments)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return result
+MEASURES = {"memory": memory, "images": images}
 
 
 def make_video(path: Path, minutes: float) -> None:
@@ -146,54 +120,34 @@ def make_images(folder: Path, count: int) -> None:
 
 def report(options: argparse.Namespace) -> Iterator[str]:
     """The lines of the page."""
-    revision = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    ).stdout.strip()
-    yield f"# `fer-batch process`, {datetime.now(UTC):%Y-%m-%d}, commit {revision}"
+    yield "# Long videos and many images"
     yield ""
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    yield f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()},"
-    yield f"{packages}."
-    yield f"Written by `benchmarks/process.py`; load average at the start {os.getloadavg()[0]:.1f}."
-    yield "Default configuration."
-
-    runs = [measure("speed", options.clip) for _ in range(options.rounds)]
-    yield from ("", "## CPU per frame", "")
-    yield f"`{options.clip.name}`: {runs[0]['n_frames']} frames, {runs[0]['n_faces']} faces."
-    yield "Loading is left out."
-    yield ""
-    cpu = sorted(float(run["cpu_ms"]) for run in runs)
-    pace = sorted(float(run["frames_per_s"]) for run in runs)
-    yield f"| what | median of {len(runs)} | range |"
-    yield "|---|---|---|"
-    yield f"| CPU ms/frame | {statistics.median(cpu):.1f} | {cpu[0]:.1f}-{cpu[-1]:.1f} |"
-    yield f"| frames/s | {statistics.median(pace):.1f} | {pace[0]:.1f}-{pace[-1]:.1f} |"
-    for stage in runs[0]["stages_ms"]:
-        values = sorted(run["stages_ms"][stage] for run in runs)
-        middle, low, high = statistics.median(values), values[0], values[-1]
-        yield f"| {stage}, wall ms/frame | {middle:.2f} | {low:.2f}-{high:.2f} |"
+    yield from machine()
+    yield "Default configuration, but for `detector.every=5` in the video."
 
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder, "long.mp4")
         make_video(video, options.minutes)
         yield from ("", "## Memory above `import torch`, 720p", "")
-        yield "| run | frames | peak MB | MB at 0, 10, ... 100 % of the run |"
-        yield "|---|---|---|---|"
+        yield "`growth`: the slope of a line through the samples after the first fifth, per hour of"
+        yield "video at 25 frames/s."
+        yield ""
+        yield "| run | frames | peak MB | growth, MB/h | MB at 0, 10, ... 100 % of the run |"
+        yield "|---|---|---|---|---|"
         for name, pause_s, end_s in (
             (f"{options.minutes:g} minutes", 0, 60 * options.minutes),
             ("2 minutes, consumer sleeps 0.5 s per batch", 0.5, 120),
         ):
-            run = measure("memory", video, pause_s, end_s)
+            run = measure_apart(__file__, "memory", video, pause_s, end_s)
             tenths = ", ".join(f"{value:.0f}" for value in run["tenths_mb"])
-            yield f"| {name} | {run['n_frames']:,} | {run['peak_mb']:.0f} | {tenths} |"
+            yield (
+                f"| {name} | {run['n_frames']:,} | {run['peak_mb']:.0f} | "
+                f"{run['mb_per_hour']:+.0f} | {tenths} |"
+            )
 
     with tempfile.TemporaryDirectory() as folder:
         make_images(Path(folder), options.images)
-        run = measure("images", folder)
+        run = measure_apart(__file__, "images", folder)
         yield from ("", "## Many small images in nested folders", "")
         pace = ", ".join(f"{value:.1f}" for value in run["ms_per_image"])
         yield f"{run['n_images']:,} images of 240x150; {run['n_tables']} table files."
@@ -206,17 +160,9 @@ def main() -> None:
         print(json.dumps(MEASURES[sys.argv[2]](*sys.argv[3:])))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clip", type=Path, default=CLIP)
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    page = "\n".join(report(options)) + "\n"
-    title = page.splitlines()[0]
-    path = ROOT / "docs" / "benchmarks" / f"{title.split(', ')[1]}-{title.split()[-1]}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    print(page, path, sep="\n")
+    write_page("process", report(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""What the benchmarks share: measurements in processes of their own, and the pages they write."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+WEIGHTS = SHARED / "weights"
+DETECTORS = {
+    "haar": ["detector.name=haar"],
+    "yunet": [
+        "detector.name=yunet",
+        f"detector.yunet.weights={WEIGHTS / 'face_detection_yunet_2023mar.onnx'}",
+    ],
+    "retinaface mobilenet0.25": [
+        "detector.name=retinaface",
+        "detector.retinaface.network=mobilenet0.25",
+        f"detector.retinaface.weights={WEIGHTS / 'retinaface_mnet025_m2man.pth'}",
+    ],
+}
+"""Settings of each."""
+PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pyarrow")
+
+
+def measure_apart(script: str, *arguments: object, python: Path | str = sys.executable) -> object:
+    """What ``script --measure`` prints last, as JSON, run by itself: memory and CPU are its own."""
+    command = [str(python), script, "--measure", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def machine() -> Iterator[str]:
+    """Lines that say what was measured on."""
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    yield f"{os.cpu_count()} CPU cores ({platform.machine()}){_gpus()}, Python"
+    yield f"{platform.python_version()}, {packages}."
+
+
+def write_page(kind: str, lines: Iterable[str]) -> None:
+    """Write ``docs/benchmarks/<date>-<commit>-<kind>.md``."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    name = f"{datetime.now(UTC):%Y-%m-%d}-{commit.stdout.strip()}-{kind}.md"
+    text = "\n".join([*lines, "", f"Written by `benchmarks/{kind}.py`.", ""])
+    (ROOT / "docs" / "benchmarks" / name).write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _gpus() -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    return "".join(f", {name}" for name in names)
