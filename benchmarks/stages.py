@@ -95,7 +95,7 @@ def alone(clip: str, *settings: str) -> dict[str, Numbers]:
     config = load(None, settings)
     with tempfile.TemporaryDirectory() as folder:
         plan = make_plan([Path(clip)], Path(folder, "out"), config)
-        means = Resources.of(config.runtime)
+        means = Resources.of(config)
         chunks = list(read(plan.todo, config, means))
         n = sum(len(chunk.rgb) for chunk in chunks)
         with counting(results, "decode", n):
@@ -208,7 +208,7 @@ def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[
     from fer_batch.lanes import Resources
 
     clip = make_clip(folder / "clip.mp4", seconds=12)
-    n_lanes = Resources.of(load(None, settings).runtime).lanes
+    n_lanes = Resources.of(load(None, settings)).lanes
     chosen = {"as given": list(settings)} if settings else detectors()
     yield from ("## Stages", "")
     yield "One face in each of 300 frames of 720p. Each stage alone, all its data in memory; CPU"

@@ -156,7 +156,7 @@ class Runtime(_Section):
     threads: int | None = Field(None, ge=1)
     """CPU threads that detect and classify; empty: all cores this process may use."""
     readers: int | None = Field(None, ge=1)
-    """Threads that decode; empty: half as many as `threads`, with a GPU all cores."""
+    """Threads that decode; empty: half as many as `threads`, as many when a GPU detects."""
     batch_size: int | None = Field(None, ge=1)
     """Faces per forward pass, collected across frames and files; empty: 16, with a GPU 512."""
     buffer_mb: float | None = Field(None, gt=0)

@@ -61,8 +61,10 @@ class Search:
     """Chunks of frames in which faces are being looked for."""
 
     parts: Sequence[_Part]
+    n_frames: int
+    """Frames that the detector has to see."""
     faces: Pending[Faces]
-    """Of all frames that the detector has to see."""
+    """Of all of these."""
 
 
 class FaceFinder:
@@ -122,7 +124,7 @@ class FaceFinder:
 
     def _search(self, parts: Sequence[_Part]) -> Search:
         frames = [part.chunk.rgb[row] for part in parts for row in np.flatnonzero(part.is_looked)]
-        return Search(parts, self._detect(frames))
+        return Search(parts, len(frames), self._detect(frames))
 
     def _wait(self, search: Search) -> list[Faces | DetectorError]:
         """Faces of the frames of each chunk that the detector has seen."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fer_batch.classify import Classifier, pick_devices
-from fer_batch.config import Runtime, cpu_threads
+from fer_batch.config import Config, cpu_threads
 from fer_batch.crop import check_crop
 from fer_batch.detectors import Detector, build_detector
 from fer_batch.plan import Plan
@@ -35,7 +35,7 @@ LANES_PER_GPU = 4
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a run uses: `Runtime` with every gap filled."""
+    """What a run uses: ``config.runtime`` with every gap filled."""
 
     devices: tuple[torch.device, ...]
     lanes: int
@@ -44,21 +44,23 @@ class Resources:
     buffer_mb: float
 
     @classmethod
-    def of(cls, runtime: Runtime) -> Resources:
+    def of(cls, config: Config) -> Resources:
         """Fill the gaps with what suits the machine.
 
         Raises:
             ConfigError: A device is not there.
         """
+        runtime = config.runtime
         devices = pick_devices(runtime.device)
         threads = cpu_threads(runtime)
-        has_gpu = any(device.type == "cuda" for device in devices)
+        n_gpus = sum(device.type == "cuda" for device in devices)
+        detects_on_gpu = n_gpus and config.detector.name == "retinaface"
         return cls(
             devices=devices,
-            lanes=LANES_PER_GPU * len(devices) if has_gpu else threads,
-            readers=runtime.readers or (threads if has_gpu else (threads + 1) // 2),
-            batch_size=runtime.batch_size or (512 if has_gpu else 16),
-            buffer_mb=runtime.buffer_mb or (2048 if has_gpu else 256),
+            lanes=LANES_PER_GPU * n_gpus if detects_on_gpu else threads,
+            readers=runtime.readers or (threads if detects_on_gpu else (threads + 1) // 2),
+            batch_size=runtime.batch_size or (512 if n_gpus else 16),
+            buffer_mb=runtime.buffer_mb or 2048 * n_gpus or 256,
         )
 
 
@@ -105,6 +107,8 @@ class Lanes:
         self._batch_size = resources.batch_size
         models = [_load(plan, device, resources.batch_size) for device in resources.devices]
         self._batch_frames = models[0].detector.batch_frames
+        self.n_frames = 2 * resources.lanes * self._batch_frames
+        """Frames that keep every lane busy while more are made ready."""
         self._seats: SimpleQueue[_Models] = SimpleQueue()
         for lane in range(resources.lanes):
             self._seats.put(models[lane % len(models)])

@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 SEARCH_FRAMES = 64
 """Frames that are searched together, when as many are ready."""
-IN_FLIGHT = 2
-"""Searches, and batches of faces, that wait for the lanes while the next is made ready."""
+BATCHES = 2
+"""Batches of faces that may wait for their probabilities while the next is collected."""
 WAITING_FRAMES = 4096
 """Frames whose rows may wait for a classification batch to fill."""
 
@@ -205,22 +205,20 @@ class _Run:
 
     def work(self, collector: Collector, stop: threading.Event) -> None:
         """Do everything that the plan holds, until it is done or `stop` is set."""
-        resources = Resources.of(self._config.runtime)
+        resources = Resources.of(self._config)
         self.device = ", ".join(map(str, resources.devices))
-        with self._timed("load"):
-            self._lanes = Lanes(self._plan, resources)
-        self._finder = FaceFinder(self._lanes.detect, self._config, self._timed)
         self._batch_size = resources.batch_size
         self._collector = collector
         with (
-            self._lanes,
             ReaderPool(
                 self._plan.todo,
                 self._config,
                 readers=resources.readers,
                 buffer_mb=resources.buffer_mb,
             ) as readers,
+            self._load(resources) as self._lanes,
         ):
+            self._finder = FaceFinder(self._lanes.detect, self._config, self._timed)
             while self._advance(readers):
                 self._report()
                 if stop.is_set():
@@ -258,11 +256,16 @@ class _Run:
             items = self._take(readers, wait=False)
         if items:
             self._look(items)
-        if self._searches and (len(self._searches) > IN_FLIGHT or not items):
+        n_behind = sum(search.n_frames for _, search in list(self._searches)[1:])
+        if self._searches and (n_behind >= self._lanes.n_frames or not items):
             self._follow(readers)
-        while self._batches and (len(self._batches) > IN_FLIGHT or self._batches[0].is_done()):
+        while self._batches and (len(self._batches) > BATCHES or self._batches[0].is_done()):
             self._write()
         return bool(self._searches) or not readers.at_end
+
+    def _load(self, resources: Resources) -> Lanes:
+        with self._timed("load"):
+            return Lanes(self._plan, resources)
 
     def _take(self, readers: ReaderPool, *, wait: bool) -> Sequence[Chunk | End]:
         with self._timed("wait for frames"):

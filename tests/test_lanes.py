@@ -10,7 +10,7 @@ from portraits import SETTINGS, portrait
 
 from fer_batch import lanes
 from fer_batch.classify import Classifier
-from fer_batch.config import Runtime, load
+from fer_batch.config import load
 from fer_batch.crop import crop
 from fer_batch.detectors.haar import HaarDetector
 from fer_batch.lanes import Lanes, Resources
@@ -27,25 +27,31 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return make_plan([folder], folder / "out", load(None, SETTINGS))
 
 
+def means(*settings: str, **runtime: object) -> Resources:
+    values = [f"runtime.{name}={value}" for name, value in runtime.items()]
+    return Resources.of(load(None, [*settings, *values]))
+
+
 def start(plan: Plan, **runtime: object) -> Lanes:
-    return Lanes(plan, Resources.of(Runtime.model_validate({"device": "cpu"} | runtime)))
+    return Lanes(plan, means(**{"device": "cpu"} | runtime))
 
 
 def test_gaps_are_filled_by_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = Resources.of(Runtime(device="cpu", threads=6))
+    cpu = means(device="cpu", threads=6)
     assert (cpu.lanes, cpu.readers, cpu.batch_size) == (6, 3, 16)
-    assert Resources.of(Runtime(device="cpu", threads=1)).readers == 1
-    chosen = Runtime(device="cpu", threads=5, readers=7, batch_size=9, buffer_mb=11)
-    assert Resources.of(chosen) == Resources((torch.device("cpu"),), 5, 7, 9, 11)
+    assert means(device="cpu", threads=1).readers == 1
+    chosen = means(device="cpu", threads=5, readers=7, batch_size=9, buffer_mb=11)
+    assert chosen == Resources((torch.device("cpu"),), 5, 7, 9, 11)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    gpus = Resources.of(Runtime(threads=16))
+    gpus = means("detector.name=retinaface", threads=16)
     assert [str(device) for device in gpus.devices] == ["cuda:0", "cuda:1"]
     assert (gpus.lanes, gpus.readers, gpus.batch_size) == (2 * lanes.LANES_PER_GPU, 16, 512)
-    assert Resources.of(Runtime(device="cuda:1")).lanes == lanes.LANES_PER_GPU
+    assert means("detector.name=retinaface", device="cuda:1").lanes == lanes.LANES_PER_GPU
+    assert means("detector.name=haar", threads=16).lanes == 16  # they detect, the GPU classifies
     with pytest.raises(ConfigError, match="cuda:2 is not there: 2 CUDA"):
-        Resources.of(Runtime(device="cuda:0,cuda:2"))
+        means(device="cuda:0,cuda:2")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
