@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -29,6 +28,7 @@ from fer_batch.finding import FaceFinder, Found
 from fer_batch.lanes import Pending
 from fer_batch.pictures import load_data
 from fer_batch.schema import Bytes, Faces, FrameChunk
+from fer_batch.stopwatch import Stopwatch
 from fer_batch.track import iou
 
 EVERY = (1, 2, 3, 5, 10)
@@ -95,7 +95,7 @@ def follow(settings: list[str], every: int, chunks: list[FrameChunk]) -> tuple[f
     finder = FaceFinder(
         lambda frames: Pending([], lambda _: detector.detect(frames)),
         config,
-        lambda _: nullcontext(),
+        Stopwatch(),
     )
     file = finder.begin("video")
     start = time.process_time()

@@ -89,6 +89,7 @@ def alone(clip: str, *settings: str) -> dict[str, Numbers]:
     from fer_batch.lanes import Lanes, Resources
     from fer_batch.plan import make_plan
     from fer_batch.schema import ChunkResult
+    from fer_batch.stopwatch import Stopwatch
     from fer_batch.track import CutDetector, Tracker
 
     results: dict[str, Numbers] = {}
@@ -101,7 +102,7 @@ def alone(clip: str, *settings: str) -> dict[str, Numbers]:
         with counting(results, "decode", n):
             for _ in read(plan.todo, config, means):
                 pass
-        with Lanes(plan, means) as lanes:
+        with Lanes(plan, means, Stopwatch()) as lanes:
             lanes.detect(chunks[0].rgb[:32]).result()
             with counting(results, "detect", n):
                 pending = [lanes.detect(list(chunk.rgb)) for chunk in chunks]

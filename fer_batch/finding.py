@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from fer_batch.schema import (
     Ints,
     MediaKind,
 )
+from fer_batch.stopwatch import Stopwatch
 from fer_batch.track import CutDetector, Tracker
 
 
@@ -75,18 +75,18 @@ class FaceFinder:
             a video every ``detector.every``-th one and those that follow a cut. In the frames
             between, each face moves on as its track did; its score is NaN.
         config: How.
-        timed: Takes the time of ``track``.
+        watch: Counts ``track``.
     """
 
     def __init__(
         self,
         detect: Callable[[Sequence[Bytes]], Pending[Faces]],
         config: Config,
-        timed: Callable[[str], AbstractContextManager[None]],
+        watch: Stopwatch,
     ) -> None:
         self._detect = detect
         self._config = config
-        self._timed = timed
+        self._watch = watch
 
     def begin(self, kind: MediaKind) -> FileFaces:
         """The state of a file none of whose frames was seen."""
@@ -98,7 +98,7 @@ class FaceFinder:
         Args:
             parts: Chunks of any files, those of one file in order.
         """
-        with self._timed("track"):
+        with self._watch.time("track"):
             return self._search([self._part(file, chunk) for file, chunk in parts])
 
     def find(self, search: Search) -> list[Found | DetectorError]:
@@ -107,7 +107,7 @@ class FaceFinder:
         Searches end in the order in which they began.
         """
         detected = self._wait(search)
-        with self._timed("track"):
+        with self._watch.time("track"):
             return [
                 faces if isinstance(faces, DetectorError) else self._follow(part, faces)
                 for part, faces in zip(search.parts, detected, strict=True)

@@ -8,8 +8,6 @@ that of another is prepared and copied, and what came out of a third is read.
 from __future__ import annotations
 
 import threading
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from fer_batch.crop import check_crop
 from fer_batch.detectors import Detector, build_detector
 from fer_batch.plan import Plan
 from fer_batch.schema import Bytes, Faces, Floats
+from fer_batch.stopwatch import Stopwatch
 
 T = TypeVar("T")
 
@@ -98,11 +97,16 @@ class Lanes:
     A context manager. Torch and OpenCV use one thread per call inside it; leaving it stops the
     lanes and gives up what they have not begun.
 
+    Args:
+        plan: Says what to load.
+        resources: On which devices, in how many lanes.
+        watch: Counts ``detect`` and ``classify``.
+
     Raises:
         ConfigError, DetectorError, WeightsError: What a device needs cannot be loaded.
     """
 
-    def __init__(self, plan: Plan, resources: Resources) -> None:
+    def __init__(self, plan: Plan, resources: Resources, watch: Stopwatch) -> None:
         check_crop(plan.card, plan.config.detector)
         self._batch_size = resources.batch_size
         models = [_load(plan, device, resources.batch_size) for device in resources.devices]
@@ -114,9 +118,7 @@ class Lanes:
             self._seats.put(models[lane % len(models)])
         self._seat = threading.local()
         self._pool = ThreadPoolExecutor(resources.lanes, "fer_batch-lane", self._sit_down)
-        self._lock = threading.Lock()
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        """Wall time of `detect` and `classify`, summed over the lanes."""
+        self._watch = watch
 
     def __enter__(self) -> Lanes:
         self._threads_before = torch.get_num_threads(), cv2.getNumThreads()
@@ -159,12 +161,8 @@ class Lanes:
 
     def _submit(self, stage: str, work: Callable[[_Models], T]) -> Future[T]:
         def run() -> T:
-            started = time.perf_counter()
-            try:
+            with self._watch.time(stage):
                 return work(self._seat.models)
-            finally:
-                with self._lock:
-                    self.seconds[stage] += time.perf_counter() - started
 
         return self._pool.submit(run)
 

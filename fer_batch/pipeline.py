@@ -8,12 +8,11 @@ collector in order, and a file is committed when its last face is classified.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +39,7 @@ from fer_batch.schema import (
     MediaFile,
     Status,
 )
+from fer_batch.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,11 @@ def process(
             store.write_run(
                 out,
                 run_manifest(
-                    plan, began=began, device=run.device, counts=counts, stage_seconds=run.seconds
+                    plan,
+                    began=began,
+                    device=run.device,
+                    counts=counts,
+                    stage_seconds=run.stage_seconds,
                 ),
             )
     return summary
@@ -200,8 +204,7 @@ class _Run:
         self._interrupted = False
         self._began = time.perf_counter()
         self.device = "none"
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        """Wall time by stage; of what several threads do at once, the sum over them."""
+        self._watch = Stopwatch()
 
     def work(self, collector: Collector, stop: threading.Event) -> None:
         """Do everything that the plan holds, until it is done or `stop` is set."""
@@ -218,7 +221,7 @@ class _Run:
             ) as readers,
             self._load(resources) as self._lanes,
         ):
-            self._finder = FaceFinder(self._lanes.detect, self._config, self._timed)
+            self._finder = FaceFinder(self._lanes.detect, self._config, self._watch)
             while self._advance(readers):
                 self._report()
                 if stop.is_set():
@@ -230,8 +233,11 @@ class _Run:
             while self._batches:
                 self._write()
             self._report()
-        for stage, seconds in self._lanes.seconds.items():
-            self.seconds[stage] += seconds
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Wall time by stage; of what several threads do at once, the sum over them."""
+        return self._watch.seconds
 
     def summary(self, seconds: float) -> Summary:
         """The counts so far."""
@@ -251,7 +257,7 @@ class _Run:
         """Begin a search, go on with one that has ended; False when nothing is left to begin."""
         items = self._take(readers, wait=not self._searches)
         if not items and self._searches:
-            with self._timed("wait for faces"):
+            with self._watch.time("wait for faces"):
                 self._searches[0][1].faces.wait()
             items = self._take(readers, wait=False)
         if items:
@@ -264,11 +270,11 @@ class _Run:
         return bool(self._searches) or not readers.at_end
 
     def _load(self, resources: Resources) -> Lanes:
-        with self._timed("load"):
-            return Lanes(self._plan, resources)
+        with self._watch.time("load"):
+            return Lanes(self._plan, resources, self._watch)
 
     def _take(self, readers: ReaderPool, *, wait: bool) -> Sequence[Chunk | End]:
-        with self._timed("wait for frames"):
+        with self._watch.time("wait for frames"):
             return readers.take(SEARCH_FRAMES, wait=wait)
 
     def _look(self, items: Sequence[Chunk | End]) -> None:
@@ -282,7 +288,7 @@ class _Run:
     def _follow(self, readers: ReaderPool) -> None:
         """Take the faces of the oldest search."""
         items, search = self._searches.popleft()
-        with self._timed("wait for faces"):
+        with self._watch.time("wait for faces"):
             search.faces.wait()
         found = iter(self._finder.find(search))
         for item in items:
@@ -318,7 +324,7 @@ class _Run:
 
     def _prepare(self, job: _Job, chunk: Chunk, found: Found) -> _Detected:
         frames = chunk.frames
-        with self._timed("crop"):
+        with self._watch.time("crop"):
             crops = crop(frames.rgb, found.faces, self._plan.card)
         if chunk.info.n_frames_container:
             job.share = min(1.0, (int(frames.frame_index[-1]) + 1) / chunk.info.n_frames_container)
@@ -345,10 +351,10 @@ class _Run:
         batch = self._batches.popleft()
         probs = np.empty((0, len(EMOTIONS)), np.float32)
         if batch.probs:
-            with self._timed("wait for probabilities"):
+            with self._watch.time("wait for probabilities"):
                 probs = batch.probs.result()
         row = 0
-        with self._timed("write"):
+        with self._watch.time("write"):
             for item in batch.items:
                 if isinstance(item, End):
                     self._finish(item)
@@ -375,7 +381,7 @@ class _Run:
         self._collector.finish(job.file, row)
         self._counts[row.status] += 1
         self._size_done += job.file.size_bytes
-        self.seconds["decode"] += end.seconds
+        self._watch.add("decode", end.seconds)
         if row.error:
             self._problems.append(Problem(row.media, row.status, row.error))
             logger.warning("%s is %s: %s", row.media, row.status, row.error)
@@ -392,11 +398,3 @@ class _Run:
                 share=min(1.0, (self._size_done + shares) / self._size),
             )
         )
-
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started

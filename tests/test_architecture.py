@@ -7,14 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"__init__", "schema", "ffmpeg", "console", "memory"},
+    {"__init__", "schema", "ffmpeg", "console", "memory", "stopwatch"},
     {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
     | {"downloads"},
     {"card", "networks", "media", "tables", "track", "augment", "decode.index"}
     | {"datasets.samples", "metrics", "training_log", "networks.retinaface"},
     {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
-    | {"datasets.files", "plots", "recipe", "detectors.retinaface"},
-    {"decode.demux", "decode.images", "decode.segments", "detectors", "classify", "timeline"}
+    | {"datasets.files", "plots", "recipe", "detectors.retinaface"}
+    | {"decode.demux", "decode.images", "decode.parts", "decode.segments"},
+    {"decode.video", "detectors", "classify", "timeline"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
     {"decode.reader", "plan", "datasets.ckplus"},
     {"decode", "annotation", "datasets", "lanes"},

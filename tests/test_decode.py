@@ -137,14 +137,16 @@ def test_container_facts(made: Made) -> None:
 
 def test_chunks_are_bounded_and_full(made: Made) -> None:
     frame_mb = 160 * 96 * 3 / 1e6
-    sizes = [len(chunk.rgb) for chunk in read(made("plain"), chunk_mb=7.5 * frame_mb).chunks]
-    assert sizes == [7] * 8 + [4]
+    whole = read(made("plain"), chunk_mb=7.5 * frame_mb, segment_frames=60)
+    assert [len(chunk.rgb) for chunk in whole.chunks] == [7] * 8 + [4]
+    parts = read(made("plain"), chunk_mb=7.5 * frame_mb, segment_frames=20)
+    assert [len(chunk.rgb) for chunk in parts.chunks] == [7, 7, 6] * 3
     assert [len(chunk.rgb) for chunk in read(made("plain"), chunk_mb=0.01).chunks] == [1] * 60
 
 
 def test_chunk_has_at_most_64_frames(tmp_path: Path) -> None:
     path = clip(tmp_path / "long.mp4", numbered(130))
-    result = read(path)
+    result = read(path, segment_frames=130)
     assert [len(chunk.rgb) for chunk in result.chunks] == [MAX_CHUNK_FRAMES, MAX_CHUNK_FRAMES, 2]
     assert result.numbers == list(range(130))
 

@@ -1,7 +1,6 @@
 """Faces of the frames between those that the detector sees."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from fer_batch.config import Config, load
 from fer_batch.finding import FaceFinder, FileFaces, Found
 from fer_batch.lanes import Pending
 from fer_batch.schema import Bytes, DetectorError, Faces, FrameChunk, Frames, MediaKind
+from fer_batch.stopwatch import Stopwatch
 
 HEIGHT, WIDTH, SIDE = 60, 160, 20
 RATE = 10.0
@@ -65,7 +65,7 @@ def find(
     """All faces, and how many frames the detector saw."""
     detector = Spots()
     config = load(None, [f"detector.every={every}"])
-    finder = FaceFinder(at_once(detector), config, lambda _: nullcontext())
+    finder = FaceFinder(at_once(detector), config, Stopwatch())
     file = finder.begin(kind)
     starts = range(0, len(frames), chunk_frames)
     parts = [(file, chunk(frames[start : start + chunk_frames], start)) for start in starts]
@@ -126,7 +126,7 @@ def test_still_pictures_are_always_seen() -> None:
 
 
 def test_error_is_that_of_its_own_chunk() -> None:
-    finder = FaceFinder(at_once(Spots()), Config(), lambda _: nullcontext())
+    finder = FaceFinder(at_once(Spots()), Config(), Stopwatch())
     good, bad = (FileFaces("video", Config()) for _ in range(2))
     parts = [(good, chunk([frame(0)])), (bad, chunk([frame(None, ground=13)]))]
     found = finder.find(finder.look(parts))

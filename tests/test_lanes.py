@@ -16,6 +16,7 @@ from fer_batch.detectors.haar import HaarDetector
 from fer_batch.lanes import Lanes, Resources
 from fer_batch.plan import Plan, make_plan
 from fer_batch.schema import ConfigError, Faces, Floats, Frames
+from fer_batch.stopwatch import Stopwatch
 
 TOGETHER_S = 20
 
@@ -33,7 +34,7 @@ def means(*settings: str, **runtime: object) -> Resources:
 
 
 def start(plan: Plan, **runtime: object) -> Lanes:
-    return Lanes(plan, means(**{"device": "cpu"} | runtime))
+    return Lanes(plan, means(**{"device": "cpu"} | runtime), Stopwatch())
 
 
 def test_gaps_are_filled_by_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def scan(path: Path) -> tuple[MediaInfo, Index]:
         MediaError: It cannot be opened, is no medium, or holds no frame.
         DecodeError: There is no decoder for it.
     """
-    container, stream = _open(path)
+    container, stream = open_video(path)
     with container:
         columns = _read(container, stream)
         alone = [_decode_alone(stream, packet) for packet in columns.keys]
@@ -110,15 +110,9 @@ class PacketFeed:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._container, self.stream = _open(path)
-        self._walk = enumerate(p for p in self._container.demux(self.stream) if p.size)
+        self.container, self.stream = open_video(path)
+        self._walk = enumerate(p for p in self.container.demux(self.stream) if p.size)
         self._kept: dict[int, Packet] = {}
-
-    def __enter__(self) -> PacketFeed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._container.close()
 
     def stretch(self, first: int, last: int, keep_from: int) -> Iterator[tuple[int, Packet]]:
         """Packets ``first`` to ``last`` (inclusive) with their positions.
@@ -168,7 +162,7 @@ def remux(stream: VideoStream, packets: list[Packet], order: Ints) -> bytes:
     return carrier.getvalue()
 
 
-def _open(path: Path) -> tuple[InputContainer, VideoStream]:
+def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
     """Open a file and choose its video stream; cover pictures do not count."""
     try:
         if path.stat().st_size == 0:
