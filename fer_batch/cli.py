@@ -7,6 +7,7 @@ import errno
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         level=logging.INFO if parsed.verbose else logging.ERROR,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    warnings.filterwarnings("ignore", "Image size", module="PIL")  # decode.max_image_mp decides
     from fer_batch.schema import FerError, StoreDiskFullError
 
     try:

@@ -22,6 +22,9 @@ from fer_batch.schema import (
 from fer_batch.stopwatch import Stopwatch
 from fer_batch.track import CutDetector, Tracker
 
+MAX_FACES = 32_767
+"""In a frame: ``n_faces`` and ``face_index`` have 16 bits."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
@@ -134,7 +137,8 @@ class FaceFinder:
             if len(search.parts) == 1:
                 return [error]
             return [each for part in search.parts for each in self._wait(self._search([part]))]
-        return list(faces.split([int(part.is_looked.sum()) for part in search.parts]))
+        parts = faces.split([int(part.is_looked.sum()) for part in search.parts])
+        return [_countable(each) for each in parts]
 
     def _follow(self, part: _Part, faces: Faces) -> Found:
         """The faces of all frames of a chunk from those of the frames that were looked at."""
@@ -157,6 +161,14 @@ class FaceFinder:
                 frames.append(moved)
                 track_ids.append(file.last_ids[stays])
         return Found(Faces.join(frames, [1] * len(frames)), np.concatenate(track_ids))
+
+
+def _countable(faces: Faces) -> Faces | DetectorError:
+    """Faces, unless a frame has more than the tables can count."""
+    most = int(np.bincount(faces.frame_row, minlength=1).max())
+    if most <= MAX_FACES:
+        return faces
+    return DetectorError(f"{most:,} faces in one frame: at most {MAX_FACES:,} can be counted")
 
 
 def _move(faces: Faces, shift: Floats, frame: Bytes) -> tuple[Faces, Bools]:

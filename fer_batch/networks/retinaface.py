@@ -112,6 +112,8 @@ def load(name: str, path: Path, device: torch.device) -> nn.Module:
     network = _build(name)
     state = _read(path)
     _check_fit(network, state, f"{path}: does not fit the RetinaFace network {name}")
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        raise WeightsError(f"{path}: holds values that are no numbers")
     network.load_state_dict(state, strict=True, assign=True)
     folded = fuse(_Prepared(network, SPECS[name]).eval())  # the same, sooner
     return folded.to(device).to(memory_format=torch.channels_last)
