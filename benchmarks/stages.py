@@ -208,11 +208,11 @@ def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[
     from fer_batch.config import load
     from fer_batch.lanes import Resources
 
-    clip = make_clip(folder / "clip.mp4", seconds=12)
+    clip = make_clip(folder / "clip.mp4", seconds=8)
     n_lanes = Resources.of(load(None, settings)).lanes
     chosen = {"as given": list(settings)} if settings else detectors()
     yield from ("## Stages", "")
-    yield "One face in each of 300 frames of 720p. Each stage alone, all its data in memory; CPU"
+    yield "One face in each of 200 frames of 720p. Each stage alone, all its data in memory; CPU"
     yield "ms/frame, and in brackets wall ms/frame. `limit`: frames/s of the slowest stage alone;"
     yield f"`shared limit`: of {n_lanes} cores that do all stages and nothing else. The pipeline"
     yield "includes loading its networks, which the stages leave out."
