@@ -15,7 +15,7 @@ LEVELS = [
     {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
     | {"datasets.files", "plots", "recipe", "detectors.retinaface"}
     | {"decode.demux", "decode.images", "decode.parts", "decode.segments"},
-    {"decode.video", "detectors", "classify", "timeline"}
+    {"decode.video", "detectors", "classify", "timeline", "explain"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
     {"decode.reader", "plan", "datasets.ckplus"},
     {"decode", "annotation", "datasets", "lanes"},
