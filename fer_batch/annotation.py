@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fer_batch import store, timeline
+from fer_batch.blur import Paths
 from fer_batch.draw import Annotation
 from fer_batch.schema import EMOTIONS, Floats, Ints, MediaRow, Seconds
 
@@ -45,6 +46,9 @@ class Annotations:
         self._seen = frame_index
         self._frame_index = faces["frame_index"].to_numpy(np.int64)
         self._box_px = faces[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32)
+        self._points_px = _points(faces)
+        self._pts_s = faces["pts_s"].to_numpy(np.float64)
+        self._seen_s = pts_s
         self._probs = faces[list(EMOTIONS)].to_numpy(np.float32)
         self._emotion = np.asarray(faces["emotion"].cat.codes, np.int64)
         self._track_id = faces["track_id"].to_numpy(np.int64) if is_tracked else None
@@ -61,6 +65,38 @@ class Annotations:
         """Positions in EMOTIONS of those that the model knows, as far as there are faces."""
         return tuple(np.flatnonzero(~np.isnan(self._probs).all(axis=0)).tolist())
 
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """Times of the first and the last frame that were looked at; 0 where there is none."""
+        return (float(self._seen_s[0]), float(self._seen_s[-1])) if len(self._seen_s) else (0, 0)
+
+    def paths(self) -> Paths:
+        """Where the faces are at any time."""
+        track_id = np.arange(len(self._pts_s)) if self._track_id is None else self._track_id
+        return Paths(track_id, self._pts_s, self._box_px)
+
+    def shares(self, edges_s: Seconds) -> Floats:
+        """Mean probabilities of all faces in each stretch of time.
+
+        A stretch without a frame of its own shows the last frame before it.
+
+        Args:
+            edges_s: (W + 1,) float64, ascending, where stretches begin and end.
+
+        Returns:
+            (W, 8) float32 in EMOTIONS order, of sum 1; NaN where there is no face.
+        """
+        sums = np.zeros((len(self._seen) + 1, len(EMOTIONS)))
+        rows = np.searchsorted(self._seen, self._frame_index)
+        np.add.at(sums, rows + 1, np.nan_to_num(self._probs))
+        sums = sums.cumsum(axis=0)
+        first, after = (np.searchsorted(self._seen_s, at) for at in (edges_s[:-1], edges_s[1:]))
+        first = np.maximum(np.minimum(first, after - 1), 0)
+        stretch = sums[after] - sums[first]
+        with np.errstate(invalid="ignore"):
+            shares: Floats = (stretch / stretch.sum(axis=1, keepdims=True)).astype(np.float32)
+        return shares
+
     def at(self, frame_index: int) -> Annotation:
         """The faces of a frame, by its position in the source."""
         seen = int(np.searchsorted(self._seen, frame_index, side="right")) - 1
@@ -71,6 +107,7 @@ class Annotations:
             rows = rows[~self._is_last[rows]]
         return Annotation(
             box_px=self._box_px[rows],
+            points_px=None if self._points_px is None else self._points_px[rows],
             track_id=None if self._track_id is None else self._track_id[rows],
             probs=self._probs[rows],
             emotion=self._emotion[rows],
@@ -121,6 +158,13 @@ def load_annotations(
                 seen["pts_s"].to_numpy(np.float64),
                 smooth_s=smooth_s,
             )
+
+
+def _points(faces: pd.DataFrame) -> Floats | None:
+    """(M, 5, 2) float32; None where the detector gave none."""
+    if faces["points_px"].isna().any() or faces.empty:
+        return None
+    return np.stack(faces["points_px"].to_list()).astype(np.float32).reshape(-1, 5, 2)
 
 
 def _blocks(rows: Iterable[MediaRow]) -> Iterator[list[MediaRow]]:

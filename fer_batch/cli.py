@@ -12,16 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch import __version__, cli_models
+from fer_batch import __version__, cli_models, cli_render
 from fer_batch.console import interrupts, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
-    from fer_batch.config import Config
     from fer_batch.pipeline import Progress, Summary
-    from fer_batch.render import Progress as Rendered
 
-EXIT_FILES_FAILED = 1
 EXIT_USAGE = 2
 EXIT_DISK_FULL = 3
 EXIT_INTERRUPTED = 130
@@ -81,12 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_process(commands, [configured, spoken])
 
-    render = commands.add_parser(
-        "render", parents=[configured, spoken], help="annotated videos of a finished run"
-    )
-    render.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
-    render.add_argument("--force", action="store_true", help="also what is up to date")
-    render.set_defaults(run=_render)
+    cli_render.add_command(commands, [configured, spoken])
 
     show = commands.add_parser("show", parents=[spoken], help="summary table of a run")
     show.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
@@ -104,15 +96,13 @@ def _parser() -> argparse.ArgumentParser:
 def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentParser]) -> None:
     process = commands.add_parser(
         "process",
-        parents=parents,
+        parents=[*parents, cli_render.span(), cli_render.look()],
         help="videos and images -> tables (and annotated videos)",
         description="Find videos and images, recognise the emotion of every face in every frame, "
         "write tables. A second run over the same output does only what is missing or changed.",
     )
     process.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="file or folder")
     process.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
-    process.add_argument("--start", type=float, metavar="S", help="begin each video at this second")
-    process.add_argument("--end", type=float, metavar="S", help="end each video at this second")
     process.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads to use; all cores if not given"
     )
@@ -129,7 +119,7 @@ def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentP
 
 
 def _process(parsed: argparse.Namespace) -> int:
-    config = _load_config(parsed)
+    config = cli_render.configure(parsed)
     only = _read_names(parsed.only) if parsed.only else None
     stop = threading.Event()
     with interrupts(stop), progress_bar(parsed.quiet) as show:
@@ -159,40 +149,8 @@ def _process(parsed: argparse.Namespace) -> int:
     if summary.interrupted:
         print("interrupted: what is complete stays; run again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    rendered = _annotate(parsed, config, only) if parsed.annotate else 0
-    return EXIT_FILES_FAILED if summary.n_failed else rendered
-
-
-def _render(parsed: argparse.Namespace) -> int:
-    from fer_batch import store
-    from fer_batch.config import Config, load, validate
-
-    base = validate(Config, store.read_run(parsed.out)["config"])
-    return _annotate(parsed, load(parsed.config, parsed.overrides, base=base))
-
-
-def _annotate(parsed: argparse.Namespace, config: Config, only: set[str] | None = None) -> int:
-    from fer_batch.render import render
-    from fer_batch.schema import RenderError
-
-    with progress_bar(parsed.quiet) as show:
-
-        def on_progress(progress: Rendered) -> None:
-            show(
-                progress.share,
-                f"annotating {progress.n_files_done:,}/{progress.n_files:,} files  "
-                f"{progress.n_frames:,} frames",
-            )
-
-        try:
-            paths = render(
-                parsed.out, config, only=only, force=parsed.force, on_progress=on_progress
-            )
-        except RenderError as error:
-            return _complain(error, EXIT_FILES_FAILED)
-    if not parsed.quiet:
-        print(f"{len(paths):,} annotated files: {parsed.out}/annotated")
-    return 0
+    rendered = cli_render.annotate(parsed, config, only=only) if parsed.annotate else 0
+    return cli_render.EXIT_FILES_FAILED if summary.n_failed else rendered
 
 
 def _show(parsed: argparse.Namespace) -> int:
@@ -227,24 +185,8 @@ def _show(parsed: argparse.Namespace) -> int:
 def _config(parsed: argparse.Namespace) -> int:
     from fer_batch.config import dump
 
-    print(dump(_load_config(parsed)), end="")
+    print(dump(cli_render.configure(parsed)), end="")
     return 0
-
-
-def _load_config(parsed: argparse.Namespace) -> Config:
-    from fer_batch.config import load
-
-    overrides = list(parsed.overrides)
-    options = {
-        "start": "sampling.start_s",
-        "end": "sampling.end_s",
-        "threads": "runtime.threads",
-    }
-    for option, key in options.items():
-        value = getattr(parsed, option, None)
-        if value is not None:
-            overrides.append(f"{key}={value}")
-    return load(parsed.config, overrides)
 
 
 def _read_names(path: Path) -> set[str]:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fer_batch.schema import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Style = Literal["full", "minimal", "heatmap", "side-by-side"]
+Layer = Literal["boxes", "labels", "bars", "ids", "points", "heatmap", "timeline", "clock"]
+_FULL: frozenset[Layer] = frozenset(get_args(Layer)) - {"heatmap"}
+STYLES: dict[Style, frozenset[Layer]] = {
+    "full": _FULL,
+    "minimal": frozenset({"boxes", "labels"}),
+    "heatmap": frozenset({"boxes", "labels", "bars", "ids", "heatmap", "timeline", "clock"}),
+    "side-by-side": _FULL,
+}
+"""What each style draws."""
 
 
 class _Section(BaseModel):
@@ -134,16 +145,42 @@ class Classifier(_Section):
 class Render(_Section):
     """How annotated videos look."""
 
-    codec: str = "libx264"
-    """ffmpeg's name of the video encoder."""
-    crf: int = Field(20, ge=0, le=51)
-    """Constant quality; lower is better and larger."""
-    preset: str = "veryfast"
-    """Encoder preset."""
+    style: Style = "full"
+    """full: everything but the heatmap; minimal: boxes and labels; heatmap: what the classifier
+    looks at, with the rest; side-by-side: the source, and beside it `full`."""
+    boxes: bool | None = None
+    """Frame each face. This and the other layers are as the style has them where empty."""
+    labels: bool | None = None
+    """Write the emotion and its probability at each face."""
+    bars: bool | None = None
+    """Draw a probability bar per emotion beside each face."""
+    ids: bool | None = None
+    """Write the number of its track at each face."""
+    points: bool | None = None
+    """Mark eyes, nose and mouth, where the detector gives them."""
+    heatmap: bool | None = None
+    """Lay a Grad-CAM map of the emotion that the label names over each face."""
+    timeline: bool | None = None
+    """Fill a strip with the mean probabilities of all faces while the video plays."""
+    clock: bool | None = None
+    """Write the time."""
+    blur: bool = False
+    """Hide the faces behind large pixels."""
     smooth_s: float = Field(0.5, ge=0)
     """Time constant over which a track's probabilities are steadied for display; 0 is off."""
-    bars: bool = True
-    """Draw a probability bar per emotion beside each face."""
+    format: Literal["mp4", "gif"] = "mp4"
+    """gif: a short loop without sound."""
+    codec: str = "auto"
+    """ffmpeg's name of the video encoder; auto: h264_nvenc where a GPU has it, else libx264."""
+    crf: int = Field(20, ge=0, le=51)
+    """Constant quality; lower is better and larger."""
+    preset: str | None = None
+    """Encoder preset; empty: veryfast for libx264, the encoder's own for others."""
+
+    def shows(self, layer: Layer) -> bool:
+        """Whether a layer is drawn: as it is set, else as the style has it."""
+        chosen: bool | None = getattr(self, layer)
+        return layer in STYLES[self.style] if chosen is None else chosen
 
 
 class Runtime(_Section):

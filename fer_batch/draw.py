@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 
 from fer_batch import sprites
+from fer_batch.config import Render
+from fer_batch.ribbon import Ribbon
 from fer_batch.schema import EMOTIONS, Bytes, Floats, Ints
 from fer_batch.sprites import COLOURS, FADED, GLASS, INK, PAPER, Colour
 
@@ -31,6 +33,8 @@ class Annotation:
 
     box_px: Floats
     """(M, 4) float32, x1 y1 x2 y2."""
+    points_px: Floats | None
+    """(M, 5, 2) float32, as in `Faces`."""
     track_id: Ints | None
     """(M,) int64; None for a still image."""
     probs: Floats
@@ -49,17 +53,30 @@ class Painter:
     track, so that its label and panel neither jump from side to side nor change size all the time.
     """
 
-    def __init__(self, width_px: int, height_px: int, bars: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        settings: Render,
+        *,
+        bars: Sequence[int] = (),
+        ribbon: Ribbon | None = None,
+    ) -> None:
         """Make a painter for frames of this size.
 
         Args:
-            width_px: Of the frames.
-            height_px: Of the frames.
-            bars: Positions in EMOTIONS of the emotions that get a bar; none draws no bars at all.
+            size: Width and height of the frames in pixels.
+            settings: Which layers there are.
+            bars: Positions in EMOTIONS of the emotions that can have a bar.
+            ribbon: Drawn along the lower edge.
         """
-        self._frame = _Rect(0, 0, width_px, height_px)
-        self._unit = min(width_px, height_px) / 360
-        self._bars = tuple(bars)
+        width, height = size
+        self._settings = settings
+        self._unit = min(size) / 360
+        self._bars = tuple(bars) if settings.shows("bars") else ()
+        self._ribbon = ribbon
+        self._ribbon_y = height - round(1.5 * ribbon.height) if ribbon else height
+        self._frame = _Rect(0, 0, width, self._ribbon_y)
+        """In which words and panels stand."""
         self._memories: dict[int, _Memory] = {}
 
     def draw(self, frame: Bytes, annotation: Annotation, *, pts_s: float | None = None) -> None:
@@ -68,18 +85,20 @@ class Painter:
         Args:
             frame: (H, W, 3) uint8 RGB, of the painter's size.
             annotation: The faces of the frame.
-            pts_s: Time for the clock in the corner; None draws none.
+            pts_s: Time of the frame; None draws neither clock nor ribbon.
         """
         panels = bool(self._bars) and annotation.crowd <= _PANELS_UP_TO
         legend = bool(self._bars) and not panels
         faces = self._faces(annotation)
         taken = [face.box for face in faces]
         if pts_s is not None:
-            taken.append(self._draw_clock(frame, pts_s))
+            taken += self._draw_time(frame, pts_s)
         if legend:
             taken.append(self._draw_legend(frame))
         for face in faces:
-            self._draw_box(frame, face)
+            if self._settings.shows("boxes"):
+                self._draw_box(frame, face)
+            self._draw_points(frame, face)
             if legend:
                 self._draw_strip(frame, face)
         for face in faces:
@@ -103,13 +122,20 @@ class Painter:
             if not 0.75 * memory.text_px < text_px < 1.33 * memory.text_px:
                 memory.text_px = text_px
             emotion = int(annotation.emotion[row])
-            faces.append(_Face(box, track, annotation.probs[row], emotion, memory))
+            points = () if annotation.points_px is None else annotation.points_px[row].tolist()
+            faces.append(_Face(box, points, track, annotation.probs[row], emotion, memory))
         return faces
 
     def _text_px(self, crowd: int, face_px: float) -> int:
         shrink = 1.0 if crowd <= _FULL_SIZE_UP_TO else 0.8 if crowd <= _PANELS_UP_TO else 0.65
         full = 11 * self._unit * shrink
         return max(round(min(max(0.18 * face_px, 0.65 * full), full)), _SMALLEST_TEXT_PX)
+
+    def _draw_time(self, frame: Bytes, pts_s: float) -> list[_Rect]:
+        """The ribbon below everything, and the clock."""
+        if self._ribbon:
+            self._ribbon.draw(frame, self._ribbon.height // 2, self._ribbon_y, pts_s)
+        return [self._draw_clock(frame, pts_s)] if self._settings.shows("clock") else []
 
     def _draw_clock(self, frame: Bytes, pts_s: float) -> _Rect:
         size = max(round(9 * self._unit), _SMALLEST_TEXT_PX)
@@ -152,13 +178,22 @@ class Painter:
         cv2.rectangle(frame, (x1, y1), (x2, y2), face.colour, thin, cv2.LINE_AA)
         cv2.polylines(frame, corners, False, face.colour, strong, cv2.LINE_AA)
 
+    def _draw_points(self, frame: Bytes, face: _Face) -> None:
+        if self._settings.shows("points"):
+            radius = max(round(0.012 * (face.box.y2 - face.box.y1)), 1)
+            for x, y in face.points_px:
+                centre = (round(x), round(y))
+                cv2.circle(frame, centre, radius + 1, INK, -1, cv2.LINE_AA)
+                cv2.circle(frame, centre, radius, PAPER, -1, cv2.LINE_AA)
+
     def _draw_label(
         self, frame: Bytes, face: _Face, taken: Sequence[_Rect], *, crowded: bool
     ) -> _Rect | None:
         """Above the box, else below it, else inside; in a crowd shorter, or none, to find room."""
         size, memory = face.memory.text_px, face.memory
         pad, height = round(0.5 * size), round(1.5 * size)
-        for brevity, wording in enumerate(face.wordings):
+        wordings = self._wordings(face)
+        for brevity, wording in enumerate(wordings):
             words = [sprites.text(word, size, INK, bold=True) for word in wording]
             width = sum(word.width + pad for word in words) + pad
             places = self._label_places(face.box, width, height)
@@ -168,7 +203,7 @@ class Painter:
             if not crowded or place.covered(taken) <= allowed:
                 break
         else:
-            memory.brevity = len(face.wordings)
+            memory.brevity = len(wordings)
             return None
         memory.label, memory.brevity = choice, brevity
         plate = sprites.plate(width, height, size / 3, (*face.colour, 235))
@@ -178,6 +213,17 @@ class Painter:
             word.paste(frame, x, place.y1 + round(0.1 * size))
             x += word.width + pad
         return place
+
+    def _wordings(self, face: _Face) -> list[list[str]]:
+        """The words of the label, and of a shorter one; none where nothing is to be said."""
+        shows_id = self._settings.shows("ids") and face.track is not None
+        name = [f"#{face.track}"] if shows_id else []
+        if not self._settings.shows("labels"):
+            return [name] if name else []
+        if face.emotion < 0:
+            return [name or ["face"]]
+        emotion = EMOTIONS[face.emotion]
+        return [[*name, emotion, f"{face.probs[face.emotion]:.0%}"], [emotion]]
 
     def _label_places(self, box: _Rect, width: int, height: int) -> list[_Rect]:
         gap = max(round(3 * self._unit), 3)
@@ -296,6 +342,7 @@ class _Memory:
 
 class _Face(NamedTuple):
     box: _Rect
+    points_px: Sequence[Sequence[float]]
     track: int | None
     probs: Floats
     emotion: int
@@ -304,15 +351,6 @@ class _Face(NamedTuple):
     @property
     def colour(self) -> Colour:
         return COLOURS[EMOTIONS[self.emotion]] if self.emotion >= 0 else FADED
-
-    @property
-    def wordings(self) -> list[list[str]]:
-        """The words of the label, and of a shorter one."""
-        name = [] if self.track is None else [f"#{self.track}"]
-        if self.emotion < 0:
-            return [name or ["face"]]
-        emotion = EMOTIONS[self.emotion]
-        return [[*name, emotion, f"{self.probs[self.emotion]:.0%}"], [emotion]]
 
 
 def _choose(

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, cast
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 TEMPORARY = ".{}.fer-batch-tmp"
 """Name of a file that is not complete."""
+
+GIF_WIDTH, GIF_RATE = 480, 12.5
 
 _TICK = Fraction(1, 90_000)
 """Unit of frame times: exact for the usual rates, 30000/1001 among them."""
@@ -106,8 +109,9 @@ def find_sound(path: Path, span: Sampling) -> Sound | None:
 class VideoWriter:
     """Encodes frames into an MP4 file that browsers play: H.264, 4:2:0, its index in front.
 
-    A context manager: the file is complete when its block was left without an exception. Frames
-    pass through a pipe, so a slow encoder holds the caller back and memory stays flat. Colours are
+    Or into a GIF that loops, of at most `GIF_WIDTH` pixels and `GIF_RATE` frames per second. A
+    context manager: the file is complete when its block was left without an exception. Frames pass
+    through a pipe, so a slow encoder holds the caller back and memory stays flat. Colours are
     stored, and labelled, as BT.709. An odd width or height, which 4:2:0 cannot have, grows by one
     pixel that repeats the last.
 
@@ -129,6 +133,7 @@ class VideoWriter:
             sound: Goes with the frames, where given.
         """
         self._path = path
+        self._comment = comment if settings.format == "gif" else None
         self._info = info
         self._command = _command(path, settings, comment, sound)
         self._last_tick = -1
@@ -169,6 +174,8 @@ class VideoWriter:
                 return
             if code:
                 raise self._failure(code)
+            if self._comment:
+                _add_gif_comment(self._path, self._comment)
             if words := self._last_words():
                 logger.warning("%s: ffmpeg made it and says: %s", self._path, words)
         finally:
@@ -209,22 +216,19 @@ class VideoWriter:
         return "; ".join([line.strip() for line in lines if line.strip()][-_LAST_WORDS:])
 
 
+def _program() -> str:
+    try:
+        return ffmpeg_path()
+    except RuntimeError as error:
+        raise RenderError(f"ffmpeg is missing: install it, or imageio-ffmpeg: {error}") from error
+
+
 def _command(path: Path, settings: Render, comment: str, sound: Sound | None) -> list[str]:
     streams = [ffmpeg.input("pipe:0", format="nut")]
-    options: dict[str, object] = {
-        "format": "mp4",
-        "movflags": "+faststart",
-        "metadata": f"comment={comment}",
-        "vcodec": settings.codec,
-        "crf": settings.crf,
-        "preset": settings.preset,
-        "vf": "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
-        **dict.fromkeys(("colorspace", "color_primaries", "color_trc"), "bt709"),
-        "color_range": "tv",
-        "fps_mode": "passthrough",  # before ffmpeg 9 the default repeats frames at every tick
-        "enc_time_base": f"{_TICK.numerator}/{_TICK.denominator}",
-        "video_track_timescale": _TICK.denominator,
-    }
+    if settings.format == "gif":
+        options = _gif_options()
+    else:
+        options = _mp4_options(settings) | {"metadata": f"comment={comment}"}
     if sound:
         options["acodec"] = "copy" if sound.codec in _COPIED_SOUND else "aac"
         place: dict[str, object] = {"itsoffset": -sound.origin_s}
@@ -238,8 +242,54 @@ def _command(path: Path, settings: Render, comment: str, sound: Sound | None) ->
     # However much of the sound is damaged, the video is made: max_error_rate.
     general = ["-copyts", "-max_error_rate", "1", "-hide_banner", "-loglevel", "error", "-y"]
     output = ffmpeg.output(*streams, str(path.absolute()), **options).global_args(*general)
-    command: list[str] = output.compile(cmd=ffmpeg_path())
+    command: list[str] = output.compile(cmd=_program())
     return command
+
+
+def _mp4_options(settings: Render) -> dict[str, object]:
+    codec = settings.codec
+    if codec == "auto":
+        codec = "h264_nvenc" if _has_nvenc(_program()) else "libx264"
+    preset = settings.preset or ("veryfast" if codec == "libx264" else None)
+    return {
+        "format": "mp4",
+        "movflags": "+faststart",
+        "vcodec": codec,
+        **({"cq": settings.crf, "rc": "vbr"} if "nvenc" in codec else {"crf": settings.crf}),
+        **({"preset": preset} if preset else {}),
+        "vf": "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
+        **dict.fromkeys(("colorspace", "color_primaries", "color_trc"), "bt709"),
+        "color_range": "tv",
+        "fps_mode": "passthrough",  # before ffmpeg 9 the default repeats frames at every tick
+        "enc_time_base": f"{_TICK.numerator}/{_TICK.denominator}",
+        "video_track_timescale": _TICK.denominator,
+    }
+
+
+def _gif_options() -> dict[str, object]:
+    shrink = f"fps={GIF_RATE},scale='min({GIF_WIDTH},iw)':-1:flags=lanczos"
+    palette = "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=bayer"
+    return {"format": "gif", "vf": f"{shrink},{palette}", "loop": 0}
+
+
+@cache
+def _has_nvenc(program: str) -> bool:
+    """Whether a GPU encodes: it has to be tried, as ffmpeg lists what it was built with."""
+    trial = ffmpeg.input("color=size=256x256:duration=0.1", format="lavfi").output(
+        "-", format="null", vcodec="h264_nvenc"
+    )
+    command = trial.global_args("-hide_banner", "-loglevel", "quiet").compile(cmd=program)
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0  # noqa: S603
+    except OSError:
+        return False
+
+
+def _add_gif_comment(path: Path, comment: str) -> None:
+    """Put a comment before the end of a GIF, which ffmpeg cannot."""
+    with path.open("r+b") as gif:
+        gif.seek(-1, os.SEEK_END)  # the trailer
+        gif.write(b"\x21\xfe" + bytes([len(comment)]) + comment.encode() + b"\x00\x3b")
 
 
 def _disk_full(path: Path) -> StoreDiskFullError:

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 from PIL import Image, PngImagePlugin
 
 from fer_batch import __version__, store
 from fer_batch.annotation import Annotations, load_annotations
-from fer_batch.config import Config, Sampling, cpu_threads
+from fer_batch.card import find_weights
+from fer_batch.config import Config, Render, Sampling, cpu_threads
 from fer_batch.decode import FrameReader
-from fer_batch.draw import Painter
 from fer_batch.encode import TEMPORARY, VideoWriter, find_sound, replacing
-from fer_batch.schema import FerError, MediaFile, MediaRow, RenderError, StoreDiskFullError
+from fer_batch.layers import Layers
+from fer_batch.schema import (
+    FerError,
+    MediaFile,
+    MediaInfo,
+    MediaRow,
+    RenderError,
+    StoreDiskFullError,
+)
+
+if TYPE_CHECKING:  # it needs torch, which takes seconds to load
+    from fer_batch.explain import Explainer
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 _JPEG_QUALITY = 92
-_HEAD_BYTES = 4096
-"""Within which the marker of a still image stands."""
+_END_BYTES = 4096
+"""Of a picture's beginning and end; the marker of a still image stands in its first, of a GIF in
+its last ones."""
+_LONGEST_GIF_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +96,12 @@ def render(
         stale.sort(key=lambda copy: copy.row.kind)  # images together: see load_annotations
         meter = _Meter(stale, on_progress)
         rows = [copy.row for copy in stale]
+        explainer = _load_explainer(config) if stale and config.render.shows("heatmap") else None
         loaded = load_annotations(out, rows, smooth_s=config.render.smooth_s)
         for copy, faces in zip(stale, loaded, strict=True):
             try:
                 make = _make_picture if copy.row.kind == "image" else _make_video
-                make(copy, faces, config, meter)
+                make(copy, faces, config, explainer, meter)
             except StoreDiskFullError:
                 raise
             except FerError as error:
@@ -107,11 +125,13 @@ class _Copy:
     def is_current(self) -> bool:
         """Whether the file is there and has this marker."""
         try:
-            if self.row.kind == "image":
-                with self.path.open("rb") as picture:
-                    return self.marker.encode() in picture.read(_HEAD_BYTES)
-            with av.open(str(self.path)) as video:
-                return video.metadata.get("comment") == self.marker
+            if self.path.suffix == ".mp4":
+                with av.open(str(self.path)) as video:
+                    return video.metadata.get("comment") == self.marker
+            with self.path.open("rb") as picture:
+                head = picture.read(_END_BYTES)
+                picture.seek(max(picture.seek(0, os.SEEK_END) - _END_BYTES, 0))
+                return self.marker.encode() in head + picture.read()
         except (OSError, av.FFmpegError):
             return False
 
@@ -150,15 +170,15 @@ def _copies(out: Path, config: Config, only: Collection[str] | None) -> list[_Co
     if unknown:
         raise RenderError(f"{out} holds no results of {unknown[0]}")
     return [
-        _Copy(row, out / "annotated" / _name(row, names), _marker(row, config))
+        _Copy(row, out / "annotated" / _name(row, names, config.render), _marker(row, config))
         for row in rows
         if row.n_frames_decoded and (only is None or row.media in only)
     ]
 
 
-def _name(row: MediaRow, taken: Collection[str]) -> str:
+def _name(row: MediaRow, taken: Collection[str], settings: Render) -> str:
     """Where a copy stands below ``annotated``; never the place of another file's copy."""
-    name, ending = row.media, ".png" if row.kind == "image" else ".mp4"
+    name, ending = row.media, ".png" if row.kind == "image" else f".{settings.format}"
     if name.lower().endswith((ending, *(_JPEG_SUFFIXES if row.kind == "image" else ()))):
         return name
     name += ending
@@ -191,35 +211,84 @@ def _source(row: MediaRow) -> MediaFile:
     return MediaFile(path, row.media, row.kind, row.size_bytes, row.mtime_ns)
 
 
-def _make_video(copy: _Copy, faces: Annotations, config: Config, meter: _Meter) -> None:
+def _load_explainer(config: Config) -> Explainer:
+    from fer_batch.classify import pick_device
+    from fer_batch.explain import Explainer
+
+    weights = find_weights(config.classifier.weights)
+    return Explainer(weights, pick_device(config.runtime.device))
+
+
+def _layers(
+    copy: _Copy,
+    info: MediaInfo,
+    faces: Annotations,
+    config: Config,
+    explainer: Explainer | None,
+) -> Layers:
+    heatmaps = None
+    if explainer:
+        from fer_batch.heat import Heatmaps
+
+        if explainer.card.name != copy.row.model:
+            raise RenderError(
+                f"it was processed with {copy.row.model}, whose heatmaps {explainer.card.name} "
+                "cannot make: set classifier.weights"
+            )
+        heatmaps = Heatmaps(explainer, config.render.smooth_s)
+    return Layers(copy.row.kind, info, faces, config, heatmaps)
+
+
+def _make_video(
+    copy: _Copy,
+    faces: Annotations,
+    config: Config,
+    explainer: Explainer | None,
+    meter: _Meter,
+) -> None:
     source = _source(copy.row)
     span = Sampling(start_s=config.sampling.start_s, end_s=config.sampling.end_s)
     begin_s = span.start_s or 0.0
-    sound = find_sound(source.path, span)
-    threads = cpu_threads(config.runtime)
-    with (
-        replacing(copy.path) as temporary,
-        FrameReader(source, span, config.decode, threads) as reader,
-        VideoWriter(
-            temporary, reader.info, config.render, comment=copy.marker, sound=sound
-        ) as writer,
-    ):
-        painter = _painter(reader, faces, config)
+    with ExitStack() as stack:
+        temporary = stack.enter_context(replacing(copy.path))
+        threads = cpu_threads(config.runtime)
+        reader = stack.enter_context(FrameReader(source, span, config.decode, threads))
+        layers = _layers(copy, reader.info, faces, config, explainer)
+        sound = None
+        if config.render.format == "gif":
+            _check_gif(reader.info, span)
+        else:
+            sound = find_sound(source.path, span)
+        writer = stack.enter_context(
+            VideoWriter(temporary, layers.info, config.render, comment=copy.marker, sound=sound)
+        )
         for chunk in reader:
-            frames = zip(chunk.rgb, chunk.frame_index.tolist(), chunk.pts_s.tolist(), strict=True)
-            for rgb, frame_index, pts_s in frames:
-                painter.draw(rgb, faces.at(frame_index), pts_s=pts_s)
+            for rgb, pts_s in zip(layers.draw(chunk), chunk.pts_s.tolist(), strict=True):
                 writer.write(rgb, pts_s - begin_s)
             meter.frames_done(len(chunk.rgb))
         if reader.report.n_frames_decoded == 0:
             raise RenderError(f"{source.path}: no frame could be decoded")
 
 
-def _make_picture(copy: _Copy, faces: Annotations, config: Config, meter: _Meter) -> None:
+def _check_gif(info: MediaInfo, span: Sampling) -> None:
+    length_s = min(info.duration_s or math.inf, span.end_s or math.inf) - (span.start_s or 0.0)
+    if length_s > _LONGEST_GIF_S:
+        raise RenderError(
+            f"a GIF of {length_s:.0f} s would be huge: give --start and --end, at most "
+            f"{_LONGEST_GIF_S:g} s apart"
+        )
+
+
+def _make_picture(
+    copy: _Copy,
+    faces: Annotations,
+    config: Config,
+    explainer: Explainer | None,
+    meter: _Meter,
+) -> None:
     with FrameReader(_source(copy.row), config.sampling, config.decode) as reader:
-        rgb = next(iter(reader)).rgb[0]
-        _painter(reader, faces, config).draw(rgb, faces.at(0))
-    picture = Image.fromarray(rgb)
+        layers = _layers(copy, reader.info, faces, config, explainer)
+        picture = Image.fromarray(next(layers.draw(next(iter(reader)))))
     with replacing(copy.path) as temporary:
         if copy.path.suffix.lower() in _JPEG_SUFFIXES:
             picture.save(temporary, "JPEG", quality=_JPEG_QUALITY, comment=copy.marker)
@@ -228,8 +297,3 @@ def _make_picture(copy: _Copy, faces: Annotations, config: Config, meter: _Meter
             text.add_text("comment", copy.marker)
             picture.save(temporary, "PNG", pnginfo=text)
     meter.frames_done(1)
-
-
-def _painter(reader: FrameReader, faces: Annotations, config: Config) -> Painter:
-    bars = faces.bars if config.render.bars else ()
-    return Painter(reader.info.width_px, reader.info.height_px, bars)

@@ -152,3 +152,33 @@ def test_label_of_each_track_is_its_own_and_needs_probabilities() -> None:
     probs = np.eye(8, dtype=np.float32)[[0, 1, 2, 1]]
     probs[2] = np.nan
     assert steady_labels(np.array([7, 8, 7, 8]), probs).tolist() == [0, 1, -1, 1]
+
+
+def test_points_are_there_when_every_face_has_them(tmp_path: Path) -> None:
+    chunk = results.chunk("a.mp4", [1, 2])
+    loaded = annotations(tmp_path, chunk)
+    points = loaded.at(1).points_px
+    assert points is not None
+    np.testing.assert_array_equal(points, chunk.faces.points_px[1:])
+    results.write(tmp_path / "still", results.still("b.png"))
+    rows = [results.row("b.png")]
+    [still] = load_annotations(tmp_path / "still", rows, smooth_s=0)
+    assert still.at(0).points_px is None
+
+
+def test_shares_are_means_over_the_faces_of_each_stretch(tmp_path: Path) -> None:
+    joy, grief = np.eye(len(EMOTIONS), dtype=np.float32)[[0, 2]]
+    probs = np.stack([joy, joy, grief, grief])
+    loaded = annotations(tmp_path, result([[0], [0, 1], [], [0]], probs=probs))
+    # frames at 0.0, 0.1, 0.2 (nobody), 0.3 s; the stretch from 0.15 s on shows the frame before it
+    shares = loaded.shares(np.array([-0.2, -0.1, 0.1, 0.15, 0.2, 0.3, 0.4]))
+    nobody = [np.nan] * 2
+    expected = [nobody, [1, 0], [0.5, 0.5], [0.5, 0.5], nobody, [0, 1]]
+    np.testing.assert_allclose(shares[:, [0, 2]], expected)
+
+
+def test_paths_lead_straight_through_gaps(tmp_path: Path) -> None:
+    chunk = result([[0], [], [0], [1]], step=10)  # at 0, 1, 2 and 3 s, 1 px to the right each
+    paths = annotations(tmp_path, chunk).paths()
+    at = {pts_s: paths.at(pts_s)[:, 0].tolist() for pts_s in (-0.1, 0.0, 0.5, 2.0, 2.1, 2.5, 3.1)}
+    assert at == {-0.1: [10], 0.0: [10], 0.5: [10.5], 2.0: [12], 2.1: [12], 2.5: [], 3.1: [13]}

@@ -10,19 +10,19 @@ LEVELS = [
     {"__init__", "schema", "ffmpeg", "console", "memory", "stopwatch"},
     {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
     | {"downloads"},
-    {"card", "networks", "media", "tables", "track", "augment", "decode.index"}
+    {"card", "networks", "media", "tables", "track", "augment", "decode.index", "ribbon", "blur"}
     | {"datasets.samples", "metrics", "training_log", "networks.retinaface"},
     {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
     | {"datasets.files", "plots", "recipe", "detectors.retinaface"}
     | {"decode.demux", "decode.images", "decode.parts", "decode.segments"},
     {"decode.video", "detectors", "classify", "timeline", "explain"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
-    {"decode.reader", "plan", "datasets.ckplus"},
+    {"decode.reader", "plan", "datasets.ckplus", "heat"},
     {"decode", "annotation", "datasets", "lanes"},
-    {"finding", "reading", "collect", "manifest", "pictures", "action_units"},
+    {"finding", "reading", "collect", "manifest", "pictures", "action_units", "layers"},
     {"pipeline", "render", "sharding", "train", "evaluate", "inventory"},
     {"sweep"},
-    {"cli_models"},
+    {"cli_models", "cli_render"},
     {"cli"},
     {"__main__"},
 ]

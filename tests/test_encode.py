@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from fer_batch import encode
 from fer_batch.config import Render
@@ -152,6 +153,42 @@ def test_ffmpeg_that_cannot_be_started(tmp_path: Path, pretend: Path) -> None:
     pretend.chmod(0o600)
     with pytest.raises(RenderError, match="cannot be started"):
         write(tmp_path / "a.mp4", frames(3))
+
+
+def test_ffmpeg_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise RuntimeError("no ffmpeg exe could be found")
+
+    monkeypatch.setattr(encode, "ffmpeg_path", missing)
+    with pytest.raises(RenderError, match="ffmpeg is missing: install it"):
+        write(tmp_path / "a.mp4", frames(3))
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_gpu_encodes_where_there_is_one(tmp_path: Path, pretend: Path, has_gpu: bool) -> None:
+    said = tmp_path / "said"
+    trial = f"case $* in *lavfi*) exit {0 if has_gpu else 1};; esac"
+    pretend.write_text(f"#!/bin/sh\n{trial}\necho $* > {said}\ncat > /dev/null\n")
+    write(tmp_path / "a.mp4", frames(3), settings=Render(crf=30))
+    expected = "-vcodec h264_nvenc" if has_gpu else "-vcodec libx264"
+    quality = "-cq 30 " if has_gpu else "-crf 30 "
+    assert expected in said.read_text()
+    assert quality in said.read_text()
+
+
+def test_gif_loops_at_its_own_rate_and_size_and_says_what_it_is(tmp_path: Path) -> None:
+    pictures = [np.full((96, 600, 3), 12 * n, np.uint8) for n in range(20)]
+    path = write(tmp_path / "a.gif", pictures, settings=Render(format="gif"))
+    assert path.read_bytes().endswith(b"\x04seen\x00\x3b")
+    with Image.open(path) as gif:
+        assert gif.info["loop"] == 0
+        assert (gif.n_frames, gif.size) == (10, (encode.GIF_WIDTH, 77))
+        levels = []
+        for number in range(10):
+            gif.seek(number)
+            assert gif.info["duration"] == 80
+            levels.append(float(np.asarray(gif.convert("L")).mean()))
+    np.testing.assert_allclose(levels, [24 * n for n in range(10)], atol=14)
 
 
 def test_leaving_by_an_exception_ends_ffmpeg_at_once(

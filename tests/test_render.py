@@ -342,6 +342,49 @@ def test_source_that_is_not_the_same_any_more(run: Path, harm: str) -> None:
     assert not list(run.glob("annotated/deep/*"))
 
 
+def test_gif_is_a_copy_of_its_own(run: Path) -> None:
+    gif = Config(render=Render(format="gif"))
+    video = render(run, FAST)[1]
+    before = stamps([video])
+    paths = render(run, gif)
+    assert paths == [run / "annotated/b.png", run / "annotated/deep/a.mov.gif"]
+    with Image.open(paths[1]) as picture:
+        assert picture.format == "GIF"
+        assert picture.size == SIZE
+    stamped = stamps(paths)
+    assert stamps(render(run, gif)) == stamped
+    assert stamps([video]) == before
+
+
+def test_long_gifs_are_refused_unless_a_part_is_chosen(tmp_path: Path) -> None:
+    source = tmp_path / "a.mp4"
+    clip(source, numbered(33), rate=1)
+    look_at(tmp_path / "out", *found(source))
+    with pytest.raises(RenderError, match=r"a\.mp4: a GIF of 33 s would be huge: give --start"):
+        render(tmp_path / "out", Config(render=Render(format="gif")))
+    part = Config(render=Render(format="gif"), sampling=Sampling(start_s=4, end_s=6))
+    [path] = render(tmp_path / "out", part)
+    with Image.open(path) as picture:
+        assert read_number(np.asarray(picture.convert("RGB"))) == 4
+
+
+def test_side_by_side_shows_the_source_on_the_left(run: Path) -> None:
+    double = Config(render=Render(style="side-by-side", preset="ultrafast"))
+    drawn, _ = frames_of(render(run, double, only={"deep/a.mov"})[0])
+    width = SIZE[0]
+    assert [read_number(frame[:, :width]) for frame in drawn] == list(range(5))
+    assert [is_drawn(frame[:, :width]) for frame in drawn] == [False] * 5
+    assert [is_drawn(frame[:, width:]) for frame in drawn] == [True] * 5
+
+
+def test_heatmaps_need_the_weights_of_the_run(run: Path) -> None:
+    style = Config(render=Render(style="heatmap"))
+    says = "b.png: it was processed with hand-made, whose heatmaps ferplus-resnet-compact cannot"
+    with pytest.raises(RenderError, match=says):
+        render(run, style)
+    assert written(run / "annotated") == []
+
+
 def written(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file()]
 
