@@ -17,12 +17,12 @@ LEVELS = [
     | {"decode.demux", "decode.images", "decode.parts", "decode.segments"},
     {"decode.video", "detectors", "classify", "timeline"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
-    {"decode.reader", "plan", "datasets.ckplus"},
-    {"decode", "annotation", "datasets", "lanes"},
+    {"decode.reader", "plan", "moments", "datasets.ckplus"},
+    {"decode", "annotation", "mosaic", "datasets", "lanes"},
     {"finding", "reading", "collect", "manifest", "pictures", "action_units"},
     {"pipeline", "render", "sharding", "train", "evaluate", "inventory"},
-    {"sweep"},
-    {"cli_models"},
+    {"sweep", "sheets"},
+    {"cli_models", "cli_sheet"},
     {"cli"},
     {"__main__"},
 ]
