@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow benchmark results lock clean
+.PHONY: demo test slow browser benchmark results lock clean
 
 demo: $(READY) ## make a clip, process it, show what comes out
 	$(BIN)/python examples/demo.py outputs/demo
@@ -14,8 +14,12 @@ test: $(READY) ## lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kills
+slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kills, a browser
 	$(BIN)/pytest -m slow
+
+browser: ## install the browser that slow tests play videos in; needs root on Debian
+	@command -v chromium || { apt-get update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium; }
 
 benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>-*.md
 	$(BIN)/python benchmarks/stages.py

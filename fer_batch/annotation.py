@@ -41,13 +41,14 @@ class Annotations:
             smooth_s: Time constant over which a track's probabilities are steadied, and above 0
                 its label too; 0 shows them as they are.
         """
+        self.paths = Paths(faces)
+        """Where the faces are at any time."""
         is_tracked = bool(faces["track_id"].notna().any())
         faces = timeline.smooth(faces, seconds=smooth_s)
         self._seen = frame_index
         self._frame_index = faces["frame_index"].to_numpy(np.int64)
         self._box_px = faces[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32)
         self._points_px = _points(faces)
-        self._pts_s = faces["pts_s"].to_numpy(np.float64)
         self._seen_s = pts_s
         self._probs = faces[list(EMOTIONS)].to_numpy(np.float32)
         self._emotion = np.asarray(faces["emotion"].cat.codes, np.int64)
@@ -69,11 +70,6 @@ class Annotations:
     def span_s(self) -> tuple[float, float]:
         """Times of the first and the last frame that were looked at; 0 where there is none."""
         return (float(self._seen_s[0]), float(self._seen_s[-1])) if len(self._seen_s) else (0, 0)
-
-    def paths(self) -> Paths:
-        """Where the faces are at any time."""
-        track_id = np.arange(len(self._pts_s)) if self._track_id is None else self._track_id
-        return Paths(track_id, self._pts_s, self._box_px)
 
     def shares(self, edges_s: Seconds) -> Floats:
         """Mean probabilities of all faces in each stretch of time.

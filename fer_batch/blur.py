@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pandas as pd
 
-from fer_batch.schema import Bytes, Floats, Ints, Seconds
+from fer_batch.schema import Bytes, Floats
 
 LEAD_S = 0.3
 """A track is hidden this long before its first and after its last face: detectors miss some."""
@@ -19,18 +20,16 @@ at the eyebrows or the hairline, and at the cheeks."""
 class Paths:
     """Where each track is at any time: between its faces it moves straight."""
 
-    def __init__(self, track_id: Ints, pts_s: Seconds, box_px: Floats) -> None:
-        """Sort the faces of a video.
-
-        Args:
-            track_id: (M,) int64.
-            pts_s: (M,) float64.
-            box_px: (M, 4) float32.
-        """
+    def __init__(self, faces: pd.DataFrame) -> None:
+        """Sort the faces of one file, from `timeline.load`; without tracks each is its own."""
+        is_tracked = bool(faces["track_id"].notna().all())
+        track_id = faces["track_id"].to_numpy(np.int64) if is_tracked else np.arange(len(faces))
+        pts_s = faces["pts_s"].to_numpy(np.float64)
         order = np.lexsort((pts_s, track_id))
-        self._pts_s, self._box_px = pts_s[order], box_px[order]
+        self._pts_s = pts_s[order]
+        self._box_px = faces[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32)[order]
         self._first = np.flatnonzero(np.diff(track_id[order], prepend=-1))
-        self._after = np.append(self._first[1:], len(order))
+        self._after = np.append(self._first, len(order))[1:]
         self._begin_s = self._pts_s[self._first] - LEAD_S
         self._end_s = self._pts_s[self._after - 1] + LEAD_S
 

@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_process(commands, [configured, spoken])
 
-    cli_render.add_command(commands, [configured, spoken])
+    cli_render.add_commands(commands, [configured, spoken])
 
     show = commands.add_parser("show", parents=[spoken], help="summary table of a run")
     show.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")

@@ -1,10 +1,10 @@
-"""``fer-batch render``, and the settings that every command with a configuration takes."""
+"""``fer-batch render`` and ``sheet``, and the options that stand for settings."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +32,8 @@ _KEYS = {
 """Settings that have an option of their own."""
 
 
-def add_command(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
-    """Add ``render`` to the parser of ``fer-batch``."""
+def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
+    """Add ``render`` and ``sheet`` to the parser of ``fer-batch``."""
     render = commands.add_parser(
         "render",
         parents=[*parents, span(), look()],
@@ -47,8 +47,19 @@ def add_command(commands: Commands, parents: list[argparse.ArgumentParser]) -> N
         metavar="NAME",
         help="only this file, named as in the tables; may be given many times",
     )
-    render.add_argument("--force", action="store_true", help="also what is up to date")
     render.set_defaults(run=_render)
+
+    sheet = commands.add_parser(
+        "sheet",
+        parents=[*parents, _blur()],
+        help="contact sheets of a finished run",
+        description="Make pictures that show a run at a glance: a thumbnail of every file, and the "
+        "strongest moments of each emotion of the faces of each video, and of the still images.",
+    )
+    sheet.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
+    sheet.set_defaults(run=_sheet)
+    for command in (render, sheet):
+        command.add_argument("--force", action="store_true", help="also what is up to date")
 
 
 def span() -> argparse.ArgumentParser:
@@ -61,11 +72,8 @@ def span() -> argparse.ArgumentParser:
 
 def look() -> argparse.ArgumentParser:
     """Options that say how annotated videos look."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser(add_help=False, parents=[_blur()])
     parser.add_argument("--style", help="full, minimal, heatmap or side-by-side")
-    parser.add_argument(
-        "--blur", action="store_const", const="true", help="hide the faces, keep their labels"
-    )
     parser.add_argument(
         "--gif",
         dest="format",
@@ -75,6 +83,14 @@ def look() -> argparse.ArgumentParser:
     )
     parser.add_argument("--codec", metavar="NAME", help="ffmpeg's name of the video encoder")
     parser.add_argument("--crf", type=int, metavar="N", help="quality: lower is better and larger")
+    return parser
+
+
+def _blur() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--blur", action="store_const", const="true", help="hide the faces, keep their labels"
+    )
     return parser
 
 
@@ -100,6 +116,41 @@ def annotate(
 ) -> int:
     """Make the annotated copies of a run, with a progress bar; gives the exit code."""
     from fer_batch.render import render
+
+    def make(on_progress: Callable[[Progress], None]) -> list[Path]:
+        return render(parsed.out, config, only=only, force=parsed.force, on_progress=on_progress)
+
+    return _make(parsed, make, "annotated files", "annotated")
+
+
+def _render(parsed: argparse.Namespace) -> int:
+    return annotate(parsed, _configure_as_run(parsed), only=parsed.media)
+
+
+def _sheet(parsed: argparse.Namespace) -> int:
+    from fer_batch.sheets import make_sheets
+
+    config = _configure_as_run(parsed)
+
+    def make(on_progress: Callable[[Progress], None]) -> list[Path]:
+        return make_sheets(parsed.out, config, force=parsed.force, on_progress=on_progress)
+
+    return _make(parsed, make, "sheets", "sheets")
+
+
+def _configure_as_run(parsed: argparse.Namespace) -> Config:
+    from fer_batch import store
+    from fer_batch.config import Config, validate
+
+    return configure(parsed, base=validate(Config, store.read_run(parsed.out)["config"]))
+
+
+def _make(
+    parsed: argparse.Namespace,
+    make: Callable[[Callable[[Progress], None]], list[Path]],
+    what: str,
+    folder: str,
+) -> int:
     from fer_batch.schema import RenderError
 
     with progress_bar(parsed.quiet) as show:
@@ -107,25 +158,15 @@ def annotate(
         def on_progress(progress: Progress) -> None:
             show(
                 progress.share,
-                f"annotating {progress.n_files_done:,}/{progress.n_files:,} files  "
+                f"{what}: {progress.n_files_done:,}/{progress.n_files:,} files  "
                 f"{progress.n_frames:,} frames",
             )
 
         try:
-            paths = render(
-                parsed.out, config, only=only, force=parsed.force, on_progress=on_progress
-            )
+            paths = make(on_progress)
         except RenderError as error:
             print(f"fer-batch: {error}", file=sys.stderr)
             return EXIT_FILES_FAILED
     if not parsed.quiet:
-        print(f"{len(paths):,} annotated files: {parsed.out}/annotated")
+        print(f"{len(paths):,} {what}: {parsed.out}/{folder}")
     return 0
-
-
-def _render(parsed: argparse.Namespace) -> int:
-    from fer_batch import store
-    from fer_batch.config import Config, validate
-
-    of_the_run = validate(Config, store.read_run(parsed.out)["config"])
-    return annotate(parsed, configure(parsed, base=of_the_run), only=parsed.media)

@@ -45,7 +45,7 @@ class Layers:
         """
         settings = config.render
         self._faces = faces
-        self._paths = faces.paths() if settings.blur else None
+        self._paths = faces.paths if settings.blur else None
         self._heatmaps = heatmaps
         self._is_double = settings.style == "side-by-side"
         self._has_time = kind == "video"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import av
 from PIL import Image, PngImagePlugin
 
-from fer_batch import __version__, store
+from fer_batch import __version__, media, store
 from fer_batch.annotation import Annotations, load_annotations
 from fer_batch.card import find_weights
 from fer_batch.config import Config, Render, Sampling, cpu_threads
@@ -24,7 +24,6 @@ from fer_batch.encode import TEMPORARY, VideoWriter, find_sound, replacing
 from fer_batch.layers import Layers
 from fer_batch.schema import (
     FerError,
-    MediaFile,
     MediaInfo,
     MediaRow,
     RenderError,
@@ -193,24 +192,6 @@ def _marker(row: MediaRow, config: Config) -> str:
     return f"fer_batch {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _source(row: MediaRow) -> MediaFile:
-    """The file that the row is about.
-
-    Raises:
-        RenderError: It is gone, or is not the same any more.
-    """
-    path = Path(row.root, row.media)
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise RenderError(f"{path}: the source cannot be read: {error.strerror}") from error
-    if (status.st_size, status.st_mtime_ns) != (row.size_bytes, row.mtime_ns):
-        raise RenderError(
-            f"{path}: the source has changed since it was processed: run `fer-batch process` again"
-        )
-    return MediaFile(path, row.media, row.kind, row.size_bytes, row.mtime_ns)
-
-
 def _load_explainer(config: Config) -> Explainer:
     from fer_batch.classify import pick_device
     from fer_batch.explain import Explainer
@@ -246,7 +227,7 @@ def _make_video(
     explainer: Explainer | None,
     meter: _Meter,
 ) -> None:
-    source = _source(copy.row)
+    source = media.source(copy.row)
     span = Sampling(start_s=config.sampling.start_s, end_s=config.sampling.end_s)
     begin_s = span.start_s or 0.0
     with ExitStack() as stack:
@@ -286,7 +267,7 @@ def _make_picture(
     explainer: Explainer | None,
     meter: _Meter,
 ) -> None:
-    with FrameReader(_source(copy.row), config.sampling, config.decode) as reader:
+    with FrameReader(media.source(copy.row), config.sampling, config.decode) as reader:
         layers = _layers(copy, reader.info, faces, config, explainer)
         picture = Image.fromarray(next(layers.draw(next(iter(reader)))))
     with replacing(copy.path) as temporary:

@@ -179,6 +179,6 @@ def test_shares_are_means_over_the_faces_of_each_stretch(tmp_path: Path) -> None
 
 def test_paths_lead_straight_through_gaps(tmp_path: Path) -> None:
     chunk = result([[0], [], [0], [1]], step=10)  # at 0, 1, 2 and 3 s, 1 px to the right each
-    paths = annotations(tmp_path, chunk).paths()
+    paths = annotations(tmp_path, chunk).paths
     at = {pts_s: paths.at(pts_s)[:, 0].tolist() for pts_s in (-0.1, 0.0, 0.5, 2.0, 2.1, 2.5, 3.1)}
     assert at == {-0.1: [10], 0.0: [10], 0.5: [10.5], 2.0: [12], 2.1: [12], 2.5: [], 3.1: [13]}

@@ -37,13 +37,21 @@ class Result(NamedTuple):
     chunks: list[FrameChunk]
 
 
-def read(path: Path, decoder: str = "auto", *, threads: int = 1, **settings: float) -> Result:
+def read(
+    path: Path,
+    decoder: str = "auto",
+    *,
+    threads: int = 1,
+    only: Sequence[int] | None = None,
+    **settings: float,
+) -> Result:
     """Read all of a file; segments are short so that small clips have several."""
     sampling = {
         key: settings.pop(key) for key in ("every", "fps", "start_s", "end_s") if key in settings
     }
     decode = Decode(**{"decoder": decoder, "segment_frames": 30, **settings})
-    with FrameReader(media.find([path])[0], Sampling(**sampling), decode, threads) as reader:
+    [file] = media.find([path])
+    with FrameReader(file, Sampling(**sampling), decode, threads, only=only) as reader:
         chunks = list(reader)
         return Result(
             reader.info,
@@ -195,6 +203,22 @@ def test_segments_outside_the_span_are_not_decoded(made: Made) -> None:
     report = read(made("plain"), start_s=0.7, end_s=1.3, segment_frames=20).report
     assert report.n_segments == 1
     assert report.n_frames_decoded < 20
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_some_frames(made: Made, name: str, decoder: str) -> None:
+    numbers = RECIPES[name].numbers
+    some = sorted({0, 11, 12, len(numbers) - 1} & set(range(len(numbers))))
+    result = read(made(name), decoder, only=some)
+    assert result.frame_index == some
+    assert result.numbers == [numbers[index] for index in some]
+    assert (result.report.status, result.report.n_frames_missing) == ("ok", 0)
+
+
+def test_segments_without_a_chosen_frame_are_not_decoded(made: Made) -> None:
+    report = read(made("plain"), segment_frames=20, only=[25]).report
+    assert (report.n_segments, report.n_frames_decoded) == (1, 1)
 
 
 # Damaged files

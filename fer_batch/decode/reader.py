@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,28 @@ class FrameReader:
     """
 
     def __init__(
-        self, file: MediaFile, sampling: Sampling, decode: Decode, threads: int = 1
+        self,
+        file: MediaFile,
+        sampling: Sampling,
+        decode: Decode,
+        threads: int = 1,
+        *,
+        only: Sequence[int] | None = None,
     ) -> None:
-        """Nothing is opened yet. ``threads`` are those of PyAV; Decord works with one."""
+        """Nothing is opened yet.
+
+        Args:
+            file: What to read.
+            sampling: Which frames of a video to give.
+            decode: How to decode them.
+            threads: Those of PyAV; Decord works with one.
+            only: ``frame_index`` of those of them to give; few cost little. None gives all.
+        """
         self._file = file
         self._sampling = sampling
         self._decode = decode
         self._threads = threads
+        self._only = only
         self._source: Video | _Still
         self._taken: list[Part] = []
 
@@ -48,7 +63,9 @@ class FrameReader:
         if self._file.kind == "image":
             self._source = _Still(self._file.path, self._decode.max_image_mp)
         else:
-            self._source = Video(self._file.path, self._sampling, self._decode, self._threads)
+            self._source = Video(
+                self._file.path, self._sampling, self._decode, self._threads, self._only
+            )
         self._chunks = self._read_all()
         return self
 

@@ -13,7 +13,7 @@ import itertools
 import logging
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import cast
@@ -52,13 +52,22 @@ _DECORD_FAILED = (
 class Video:
     """The wanted frames of a video, part by part."""
 
-    def __init__(self, path: Path, sampling: Sampling, decode: Decode, threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        sampling: Sampling,
+        decode: Decode,
+        threads: int,
+        only: Sequence[int] | None = None,
+    ) -> None:
         self._path = path
         self._decode = decode
         self._threads = threads
         self.info, self._index = scan(path)
         self.pts_s = self._index.pts_s
         self._wanted = choose(self.pts_s, sampling)
+        if only is not None:
+            self._wanted &= np.isin(np.arange(len(self.pts_s)), only)
         self.n_wanted = int(self._wanted.sum())
         width, height = self.info.width_px, self.info.height_px
         self._stored = (height, width) if self.info.rotation_deg % 180 == 0 else (width, height)
