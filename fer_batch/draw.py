@@ -90,17 +90,17 @@ class Painter:
         panels = bool(self._bars) and annotation.crowd <= _PANELS_UP_TO
         legend = bool(self._bars) and not panels
         faces = self._faces(annotation)
-        taken = [face.box for face in faces]
-        if pts_s is not None:
-            taken += self._draw_time(frame, pts_s)
-        if legend:
-            taken.append(self._draw_legend(frame))
         for face in faces:
             if self._settings.shows("boxes"):
                 self._draw_box(frame, face)
             self._draw_points(frame, face)
             if legend:
                 self._draw_strip(frame, face)
+        taken = [face.box for face in faces]
+        if pts_s is not None:
+            taken += self._draw_time(frame, pts_s)
+        if legend:
+            taken.append(self._draw_legend(frame))
         for face in faces:
             label = self._draw_label(frame, face, taken, crowded=legend)
             taken += [label] if label else []
