@@ -71,6 +71,18 @@ def test_a_deployment_processes_a_folder(deployed: Deployed, tmp_path: Path) -> 
     assert len(faces) == 13
     assert {path.name for path in (out / "annotated").iterdir()} == {"good clip.mp4", "picture.png"}
 
+    render = partial(deployed.run, "render-run/on-demand", output=str(out))
+    state, message = render(style="heatmap", blur=True, gif=True, explain=True)
+    assert (state, message) == ("COMPLETED", f"pictures: {out}")
+    assert (out / "annotated" / "good clip.mp4.gif").exists()
+    assert {path.name for path in (out / "sheets").iterdir()} == {
+        *("run-001.png", "images.png", "good clip.mp4.png")
+    }
+    assert (out / "explain" / "summary.md").exists()
+    state, message = render(media=["absent.mp4"])
+    assert state == "FAILED"
+    assert "absent.mp4" in message
+
     (footage / "broken.mp4").write_text("no video")
     clip(footage / "late.mp4", [portrait] * 6)
     state, message = process(**where, shard_mb=1e-6, overrides=["runtime.readers=1"])

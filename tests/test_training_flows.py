@@ -33,6 +33,7 @@ def test_every_deployment_loads_from_its_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "process-dataset": ["input", "output"],
+        "render-run": ["output"],
         "train-classifier": ["config", "data", "output"],
         "sweep-classifier": ["config", "data", "output"],
         "evaluate-classifiers": ["weights", "dataset", "data", "output"],
