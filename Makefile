@@ -24,6 +24,7 @@ browser: ## install the browser that slow tests play videos in; needs root on De
 benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>-*.md
 	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/process.py
+	$(BIN)/python benchmarks/render.py
 
 results: $(READY) ## train and evaluate what docs/results.md lacks, and write it; DATA holds fer2013/ and ferplus/
 	$(BIN)/python benchmarks/results.py $(if $(DATA),--data $(DATA))

@@ -40,6 +40,12 @@ def measure_apart(script: str, *arguments: object, python: Path | str = sys.exec
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def peak_mb() -> float:
+    """The most memory that this process held; its `ru_maxrss` would include its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return float(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
 def machine() -> Iterator[str]:
     """Lines that say what was measured on."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)

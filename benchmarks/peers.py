@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from measuring import DETECTORS, ROOT, SHARED, machine, measure_apart, write_page
+from measuring import DETECTORS, ROOT, SHARED, machine, measure_apart, peak_mb, write_page
 
 PEERS = ROOT / "outputs" / "peers"
 PACKAGES = ("fer==25.10.3",)  # brings facenet-pytorch
@@ -124,7 +123,7 @@ def measure(tool: str, clip: str) -> dict[str, float]:
         "frames": n_frames,
         "cpu_ms": 1e3 * cpu / n_frames,
         "frames_per_s": n_frames / wall,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "peak_mb": peak_mb(),
     }
 
 

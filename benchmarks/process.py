@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from measuring import ROOT, machine, measure_apart, write_page
+from measuring import ROOT, machine, measure_apart, peak_mb, write_page
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -49,7 +48,7 @@ def memory(video: str, pause_s: str, end_s: str) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as out:
         summary = pipeline.process([Path(video)], Path(out), config, on_progress=on_progress)
     tenths = [samples[k * (len(samples) - 1) // 10] for k in range(11)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - bare
+    peak = peak_mb() - bare
     settled = len(samples) // 5
     slope = statistics.linear_regression(frames[settled:-1], samples[settled:-1]).slope
     return {

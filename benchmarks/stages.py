@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from measuring import DETECTORS, ROOT, WEIGHTS, machine, measure_apart, write_page
+from measuring import DETECTORS, ROOT, WEIGHTS, machine, measure_apart, peak_mb, write_page
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -174,7 +173,7 @@ def whole(folder: str, *settings: str) -> Numbers:
         "wall_ms": 1e3 * wall / summary.n_frames,
         "cpu_ms": 1e3 * cpu / summary.n_frames,
         "faces": summary.n_faces / summary.n_frames,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "peak_mb": peak_mb(),
         "gpu_busy": statistics.mean(busy) if busy else 0.0,
     }
 
@@ -218,8 +217,8 @@ def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[
     yield "includes loading its networks, which the stages leave out."
     yield ""
     names = ("decode", "detect", "track", "crop", "classify", "write")
-    yield f"| detector | {' | '.join(names)} | limit | shared limit | pipeline | of limit "
-    yield "| of shared limit | GPU busy |"
+    columns = ("detector", *names, "limit", "shared limit", "pipeline", "of limit")
+    yield f"| {' | '.join(columns)} | of shared limit | GPU busy |"
     yield "|:--|" + "--:|" * (len(names) + 6)
     for name, own in chosen.items():
         stages: list[dict[str, Numbers]] = []
