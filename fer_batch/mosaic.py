@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
-from PIL import ImageFont
 
 from fer_batch import sprites
 from fer_batch.moments import Moment
 from fer_batch.schema import EMOTIONS, Bytes, Floats
-from fer_batch.sprites import COLOURS, FADED, INK, PAPER, Colour
+from fer_batch.sprites import COLOURS, FADED, INK, PAPER, Colour, fit
 
 _FACE_PX = 176
 _THUMBNAIL_PX = (240, 160)
@@ -31,13 +28,6 @@ _HEAD_PX = 104
 _LABEL_PX = 112
 _LEAST_WIDTH_PX = 620
 _TILES_PER_ROW = 6
-
-_SPELLED = str.maketrans(
-    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O"}
-    | {"ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ı": "i", "–": "-", "—": "-"}  # noqa: RUF001
-)
-_MARKS = "·…"
-"""What the font has beside ASCII, as far as it is used here."""
 
 
 class Scene:
@@ -157,23 +147,6 @@ def draw_overview(title: str, facts: str, tiles: Sequence[Tile]) -> Bytes:
     return canvas
 
 
-def fit(words: str, size_px: int, width_px: int) -> str:
-    """The words as far as the font has them and the width allows.
-
-    Accents are dropped, and signs that the font lacks become question marks. Of what is too long
-    the middle is left out, and more is kept of the end, where numbers and extensions are.
-    """
-    plain = unicodedata.normalize("NFKD", words.translate(_SPELLED))
-    plain = "".join(sign for sign in plain if not unicodedata.combining(sign))
-    plain = "".join(sign if " " <= sign <= "~" or sign in _MARKS else "?" for sign in plain)
-    font, short = _font(size_px), plain
-    for kept in range(len(plain) - 1, -1, -1):
-        if font.getlength(short) <= width_px:
-            break
-        short = f"{plain[: kept // 3]}…{plain[len(plain) - kept + kept // 3 :]}"
-    return short
-
-
 def _canvas(width: int, height: int, title: str, facts: str) -> Bytes:
     """A sheet with its head, and room of this size below it."""
     width = max(width, _LEAST_WIDTH_PX)
@@ -253,8 +226,3 @@ def _span(middle: float, length: int, limit: int) -> tuple[int, int]:
 def _resize(rgb: Bytes, width: int, height: int) -> Bytes:
     method = cv2.INTER_AREA if width < rgb.shape[1] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=method), np.uint8)
-
-
-@lru_cache(8)
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size_px)

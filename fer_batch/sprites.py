@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -68,7 +70,7 @@ class Sprite:
 @lru_cache(1024)
 def text(words: str, size_px: int, colour: Colour, *, bold: bool = False) -> Sprite:
     """A line of text, 1.3 times as high as its font size, the baseline at 1.0."""
-    font = ImageFont.load_default(size_px)
+    font = _font(words, size_px)
     stroke = size_px / 36 if bold else 0
     width = round(font.getlength(words) + 2 * stroke)
     picture = Image.new("RGBA", (max(width, 1), round(1.3 * size_px)), (*colour, 0))
@@ -76,6 +78,49 @@ def text(words: str, size_px: int, colour: Colour, *, bold: bool = False) -> Spr
         (stroke, size_px), words, colour, font, anchor="ls", stroke_width=stroke
     )
     return _sprite(picture)
+
+
+def fit(words: str, size_px: int, width_px: int) -> str:
+    """The words as far as the fonts have them and the width allows.
+
+    Signs that no font has become question marks. Of what is too long the middle is left out, and
+    more is kept of the end, where numbers and extensions are.
+    """
+    if not _is_plain(words):
+        known = _glyphs()
+        words = unicodedata.normalize("NFKC", words)
+        words = "".join(sign if ord(sign) in known else "?" for sign in words)
+    font, short = _font(words, size_px), words
+    for kept in range(len(words) - 1, -1, -1):
+        if font.getlength(short) <= width_px:
+            break
+        short = f"{words[: kept // 3]}…{words[len(words) - kept + kept // 3 :]}"
+    return short
+
+
+def _font(words: str, size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    if _is_plain(words):
+        return ImageFont.load_default(size_px)
+    return ImageFont.truetype(_unicode_font(), size_px)
+
+
+def _is_plain(words: str) -> bool:
+    """Whether Pillow's font, which is the finer one, has every sign."""
+    return all(" " <= sign <= "~" or sign in "·…" for sign in words)
+
+
+def _unicode_font() -> Path:
+    """DejaVu Sans, which comes with Matplotlib: Latin, Greek, Cyrillic, Arabic and more."""
+    from matplotlib import get_data_path  # takes half a second
+
+    return Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(_unicode_font())).get_charmap())
 
 
 @lru_cache(256)

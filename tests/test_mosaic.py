@@ -6,9 +6,9 @@ import pytest
 from PIL import ImageFont
 
 from fer_batch.moments import Moment
-from fer_batch.mosaic import Cell, Line, Scene, Tile, draw_overview, draw_sheet, fit
+from fer_batch.mosaic import Cell, Line, Scene, Tile, draw_overview, draw_sheet
 from fer_batch.schema import EMOTIONS
-from fer_batch.sprites import COLOURS, INK
+from fer_batch.sprites import COLOURS, INK, fit
 
 FACE_PX, LEFT, LABEL, TOP = 176, 28, 112, 104
 """Of the layout."""
@@ -85,10 +85,11 @@ def test_thumbnail_frames_the_face_in_its_colour() -> None:
     "name, shown",
     [
         ("interview.mp4", "interview.mp4"),
-        ("Größe, señor Łukasz – œuvre.mp4", "Grosse, senor Lukasz - oeuvre.mp4"),  # noqa: RUF001
+        ("Größe, señor Łukasz – œuvre.mp4",) * 2,  # noqa: RUF001
+        ("лицо и чувство.mp4",) * 2,
         ("三张脸 #4.mp4", "??? #4.mp4"),
         ("ｆｕｌｌ.mp4", "full.mp4"),  # noqa: RUF001
-        ("a\nb\x07\udcff😀", "a?b???"),
+        ("a\nb\x07\udcff😀", "a?b??😀"),
         ("0:03.1 · 5 frames", "0:03.1 · 5 frames"),
         ("", ""),
     ],
