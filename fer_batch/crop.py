@@ -70,6 +70,23 @@ def crop(frames: Frames, faces: Faces, card: ModelCard) -> Tensor:
     return normalise(grey, card)
 
 
+def squares(faces: Faces, card: ModelCard) -> tuple[Positions, Positions]:
+    """Where `crop` cuts the faces out.
+
+    Returns:
+        Centre (M,) of each square in its frame, and the way (M,) along the first row of its crop;
+        both x + iy in pixels.
+
+    Raises:
+        ValueError: The card wants points and the faces have none.
+    """
+    centre, edge = _align(faces, card)
+    for row in np.flatnonzero(np.isnan(edge)):
+        left, top, size = _box_square(faces.box_px[row], card.crop_margin)
+        centre[row], edge[row] = complex(left + size / 2, top + size / 2), size
+    return centre, edge
+
+
 def normalise(grey: Bytes, card: ModelCard) -> Tensor:
     """Grey faces (M, S, S) uint8 to what the card's network takes: (M, C, S, S) float32."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (card.mean, card.std))
@@ -78,13 +95,18 @@ def normalise(grey: Bytes, card: ModelCard) -> Tensor:
 
 def _square(frame: Bytes, box: Floats, margin: float, side: int) -> Bytes:
     height, width = frame.shape[:2]
-    x1, y1, x2, y2 = (float(edge) for edge in box)
-    size = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
-    left, top = round((x1 + x2 - size) / 2), round((y1 + y2 - size) / 2)
+    left, top, size = _box_square(box, margin)
     right, bottom = left + size, top + size
     grey, _ = _grey(frame, left, top, right, bottom)
     beyond = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
     return _resize(cv2.copyMakeBorder(grey, *beyond, cv2.BORDER_REPLICATE), side)
+
+
+def _box_square(box: Floats, margin: float) -> tuple[int, int, int]:
+    """Left and upper edge, and side, of the square that is cut by a box."""
+    x1, y1, x2, y2 = (float(edge) for edge in box)
+    size = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
+    return round((x1 + x2 - size) / 2), round((y1 + y2 - size) / 2), size
 
 
 def _align(faces: Faces, card: ModelCard) -> tuple[Positions, Positions]:

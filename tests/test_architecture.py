@@ -15,14 +15,14 @@ LEVELS = [
     {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
     | {"datasets.files", "plots", "recipe", "detectors.retinaface"}
     | {"decode.demux", "decode.images", "decode.parts", "decode.segments"},
-    {"decode.video", "detectors", "classify", "timeline", "explain"}
+    {"decode.video", "detectors", "classify", "timeline", "explain", "regions"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
-    {"decode.reader", "plan", "datasets.ckplus"},
+    {"decode.reader", "plan", "datasets.ckplus", "faithfulness", "explain_plots"},
     {"decode", "annotation", "datasets", "lanes"},
     {"finding", "reading", "collect", "manifest", "pictures", "action_units"},
-    {"pipeline", "render", "sharding", "train", "evaluate", "inventory"},
-    {"sweep"},
-    {"cli_models"},
+    {"pipeline", "render", "sharding", "train", "evaluate", "inventory"} | {"explain_faces"},
+    {"sweep", "explain_report"},
+    {"cli_explain", "cli_models"},
     {"cli"},
     {"__main__"},
 ]
