@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch import __version__, cli_models, cli_render
+from fer_batch import __version__, cli_explain, cli_models, cli_render
 from fer_batch.console import interrupts, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     config.set_defaults(run=_config)
 
+    cli_explain.add_commands(commands, spoken)
     cli_models.add_commands(commands, spoken)
     return parser
 

@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 from tabulate import tabulate
 
-from fer_batch import plots
+from fer_batch import explain_plots, plots
 from fer_batch.card import ModelCard, read_card
 from fer_batch.classify import Classifier
 from fer_batch.crop import normalise
 from fer_batch.datasets import DatasetError, Split
+from fer_batch.explain import Explainer
 from fer_batch.metrics import Metrics, as_record, calibration_error, measure, scale_temperature
 from fer_batch.networks import describe
 from fer_batch.pictures import Pictures, load_data
@@ -136,8 +137,9 @@ def evaluate(
     """Measure one model, and write all there is to see of it into a folder.
 
     ``OUT/<name>/`` gets ``report.md``, ``metrics.json``, ``confusion.csv``, ``confusion.png``,
-    ``reliability.png``, ``mistakes.png`` (the most confident ones), and ``scores.csv``: each
-    picture's path and its probability of each emotion, empty where the model has no such class.
+    ``reliability.png``, ``mistakes.png`` (the most confident ones, with what speaks for the
+    predicted and for the true emotion), and ``scores.csv``: each picture's path and its probability
+    of each emotion, empty where the model has no such class.
     A class that only the model knows stays: to predict it is a mistake.
 
     Args:
@@ -174,7 +176,8 @@ def evaluate(
         speed=_measure_speed(weights, classifier, device, flip=flip),
     )
     _write_scores(pictures, probs, folder / "scores.csv", decimals)
-    _write_mistakes(pictures, probs, folder / "mistakes.png")
+    explainer = Explainer(weights, device, batch_size=BATCH_SIZE)
+    _write_mistakes(explainer, pictures, probs, folder / "mistakes.png")
     _write_metrics(evaluation, folder)
     return evaluation
 
@@ -279,15 +282,20 @@ def _write_scores(pictures: Pictures, probs: Floats, path: Path, decimals: int |
     scores.to_csv(path, index=False, float_format=precision)
 
 
-def _write_mistakes(pictures: Pictures, probs: Floats, path: Path) -> None:
+def _write_mistakes(explainer: Explainer, pictures: Pictures, probs: Floats, path: Path) -> None:
     true, (predicted, confidence) = pictures.targets.argmax(axis=1), dominant(probs)
     wrong = np.flatnonzero(predicted != true)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:N_MISTAKES]
-    captions = [
-        f"{EMOTIONS[true[row]]} \u2192\n{EMOTIONS[predicted[row]]} {confidence[row]:.0%}"
-        for row in worst
-    ]
-    plots.gallery(pictures.pixels[worst], captions, path)
+    crops = normalise(pictures.pixels[worst], explainer.card)
+    maps = [explainer.maps(crops, codes[worst], "gradcam") for codes in (predicted, true)]
+    explain_plots.mistakes(
+        pictures.pixels[worst],
+        true[worst],
+        predicted[worst],
+        probs[worst],
+        np.stack(maps, axis=1),
+        path,
+    )
 
 
 def _write_metrics(evaluation: Evaluation, folder: Path) -> None:
@@ -337,7 +345,7 @@ def _report(evaluation: Evaluation) -> str:
             _markdown(["emotion", "precision", "recall", "F1", "pictures"], per_class),
             "![Confusion matrix](confusion.png)\n",
             "![Reliability diagram](reliability.png)\n",
-            "The most confident mistakes, true \u2192 predicted:\n",
+            "The most confident mistakes, with Grad-CAM of the predicted and the true emotion:\n",
             "![Mistakes](mistakes.png)\n",
         ]
     )

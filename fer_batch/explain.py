@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerActivation, LayerGradCam, Occlusion, Saliency
 from torch import Tensor, nn
@@ -48,6 +49,24 @@ class Explainer:
             network = build_network(self.card.network, len(self.card.classes)).eval()
         other._take(network.to(self._device).to(memory_format=torch.channels_last))
         return other
+
+    def probs(self, crops: Tensor) -> Floats:
+        """Probability of every emotion for each face.
+
+        Args:
+            crops: (M, C, S, S) float32, as `crop` makes them.
+
+        Returns:
+            (M, 8) float32 in EMOTIONS order, NaN for what the network does not know.
+        """
+        probs = np.full((len(crops), len(EMOTIONS)), np.nan, np.float32)
+        with torch.inference_mode():
+            known = [
+                self._probs(batch.to(self._device)).cpu()
+                for batch in torch.split(crops, self._batch_size)
+            ]
+        probs[:, self._columns] = torch.cat(known).numpy()
+        return probs
 
     def scores(self, crops: Tensor, emotion: Ints) -> Floats:
         """Probability of an emotion for each face.

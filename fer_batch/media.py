@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from fer_batch.schema import MediaError, MediaFile, MediaKind, MediaRow, RenderError
+from fer_batch.schema import MediaError, MediaFile, MediaKind, MediaRow
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -55,6 +55,26 @@ def find(inputs: Sequence[Path]) -> list[MediaFile]:
     return sorted(found.values(), key=lambda file: file.media)
 
 
+def source_of(row: MediaRow) -> MediaFile:
+    """The file that a row of the media table is about.
+
+    Raises:
+        MediaError: It is gone, or is not the same any more.
+    """
+    path = Path(row.root, row.media)
+    try:
+        status = path.stat()
+    except OSError as error:
+        message = f"{path}: the source cannot be read: {error.strerror}"
+        raise MediaError(message, path) from error
+    if (status.st_size, status.st_mtime_ns) != (row.size_bytes, row.mtime_ns):
+        raise MediaError(
+            f"{path}: the source has changed since it was processed: run `fer-batch process` again",
+            path,
+        )
+    return MediaFile(path, row.media, row.kind, row.size_bytes, row.mtime_ns)
+
+
 def root_of(inputs: Sequence[Path]) -> Path:
     """The folder that ``media`` is relative to: the inputs' common parent, absolute.
 
@@ -72,24 +92,6 @@ def root_of(inputs: Sequence[Path]) -> Path:
             raise MediaError(f"{path}: {error.strerror}", path) from error
     paths = [_absolute(path) for path in inputs]
     return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
-
-
-def source(row: MediaRow) -> MediaFile:
-    """The file that a row of a run is about, to make pictures of it.
-
-    Raises:
-        RenderError: It is gone, or is not the same any more.
-    """
-    path = Path(row.root, row.media)
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise RenderError(f"{path}: the source cannot be read: {error.strerror}") from error
-    if (status.st_size, status.st_mtime_ns) != (row.size_bytes, row.mtime_ns):
-        raise RenderError(
-            f"{path}: the source has changed since it was processed: run `fer-batch process` again"
-        )
-    return MediaFile(path, row.media, row.kind, row.size_bytes, row.mtime_ns)
 
 
 def kind_of(path: Path) -> MediaKind | None:

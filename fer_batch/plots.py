@@ -6,7 +6,6 @@ Colours are those of Okabe & Ito (2008), which colour-blind readers can tell apa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -22,11 +21,9 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from fer_batch.metrics import BINS, Metrics
-from fer_batch.schema import Bytes
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8a8a8a"
 DPI = 110
-GALLERY_COLUMNS = 6
 
 _GAPS_PX = (8, 18, 32, 50, 75)
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -40,7 +37,7 @@ def curves(epochs: pd.DataFrame, path: Path) -> None:
         path: PNG to write.
     """
     best = epochs.iloc[int(epochs["valid_accuracy"].argmax())]
-    figure, (losses, accuracy) = _figure(9, 3.6, columns=2)
+    figure, (losses, accuracy) = new_figure(9, 3.6, columns=2)
     losses.plot(epochs["epoch"], epochs["train_loss"], ".-", color=BLUE, label="training")
     losses.plot(epochs["epoch"], epochs["valid_loss"], ".-", color=ORANGE, label="validation")
     losses.set_ylabel("cross-entropy")
@@ -54,14 +51,14 @@ def curves(epochs: pd.DataFrame, path: Path) -> None:
         axes.axvline(best["epoch"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _save(figure, path)
+    save(figure, path)
 
 
 def confusion(metrics: Metrics, path: Path) -> None:
     """The confusion matrix: each row's shares as colour, shares and counts as text."""
     shares = metrics.confusion / np.maximum(metrics.support, 1)[:, None]
     size = 2.2 + 0.72 * len(metrics.classes)
-    figure, (axes,) = _figure(size, size)
+    figure, (axes,) = new_figure(size, size)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*shares.shape):
         count, share = metrics.confusion[row, column], shares[row, column]
@@ -76,14 +73,14 @@ def confusion(metrics: Metrics, path: Path) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"accuracy {metrics.accuracy:.1%}, {metrics.n:,} pictures")
-    _save(figure, path)
+    save(figure, path)
 
 
 def reliability(metrics: Metrics, path: Path) -> None:
     """The reliability diagram: accuracy by confidence, above how often each confidence occurs."""
     bins = metrics.reliability
     edges = np.linspace(0, 1, BINS + 1)
-    figure, (above, below) = _figure(5, 5.6, rows=2, heights=(3, 1))
+    figure, (above, below) = new_figure(5, 5.6, rows=2, heights=(3, 1))
     above.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="ideal")
     above.bar(
         edges[:-1], bins.accuracy, 1 / BINS, align="edge", color=BLUE, alpha=0.5, edgecolor="white"
@@ -99,26 +96,7 @@ def reliability(metrics: Metrics, path: Path) -> None:
     for axes in (above, below):
         axes.set_xlim(0, 1)
         axes.yaxis.set_major_formatter(_percent)
-    _save(figure, path)
-
-
-def gallery(pictures: Bytes, captions: Sequence[str], path: Path) -> None:
-    """Pictures side by side, enlarged, each with its caption above it.
-
-    Args:
-        pictures: (N, S, S) uint8 grey.
-        captions: N texts of one or two short lines.
-        path: PNG to write.
-    """
-    rows = max(1, math.ceil(len(pictures) / GALLERY_COLUMNS))
-    size = (1.55 * GALLERY_COLUMNS, 1.95 * rows)
-    figure, grid = _figure(*size, rows=rows, columns=GALLERY_COLUMNS)
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, picture, caption in zip(grid, pictures, captions, strict=False):
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(caption, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def accuracy_against_time(table: pd.DataFrame, path: Path) -> None:
@@ -128,7 +106,7 @@ def accuracy_against_time(table: pd.DataFrame, path: Path) -> None:
         table: One row per model: model, accuracy, accuracy_low, accuracy_high, ms_per_face.
         path: PNG to write.
     """
-    figure, (axes,) = _figure(7.5, 5)
+    figure, (axes,) = new_figure(7.5, 5)
     accuracy = table["accuracy"]
     spread = [accuracy - table["accuracy_low"], table["accuracy_high"] - accuracy]
     axes.errorbar(
@@ -142,7 +120,7 @@ def accuracy_against_time(table: pd.DataFrame, path: Path) -> None:
     axes.set_ylabel("accuracy")
     axes.yaxis.set_major_formatter(_percent)
     _label(figure, axes, table)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _label(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
@@ -182,7 +160,7 @@ def _label(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
         taken.append(places[chosen])
 
 
-def _figure(
+def new_figure(
     width_in: float,
     height_in: float,
     *,
@@ -190,6 +168,7 @@ def _figure(
     columns: int = 1,
     heights: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
+    """A figure with a grid of axes, row by row, laid out so that nothing overlaps."""
     figure = Figure(
         figsize=(width_in, height_in),
         dpi=DPI,
@@ -205,9 +184,11 @@ def _percent(share: float, _position: float) -> str:
     return f"{100 * share:g}%"
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """Write a PNG of 256 colours, a third of the size that Matplotlib itself writes."""
+def save(figure: Figure, path: Path, *, all_colours: bool = False) -> None:
+    """Write a small PNG: of 256 colours, a third of the size, unless it shall have all of them."""
     content = BytesIO()
     figure.savefig(content)
-    with Image.open(content) as picture:
-        picture.convert("RGB").quantize(256).save(path, "PNG", optimize=True)
+    with Image.open(content) as opened:
+        picture = opened.convert("RGB")
+    picture = picture if all_colours else picture.quantize(256)
+    picture.save(path, "PNG", optimize=True)

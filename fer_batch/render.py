@@ -227,7 +227,7 @@ def _make_video(
     explainer: Explainer | None,
     meter: _Meter,
 ) -> None:
-    source = media.source(copy.row)
+    source = media.source_of(copy.row)
     span = Sampling(start_s=config.sampling.start_s, end_s=config.sampling.end_s)
     begin_s = span.start_s or 0.0
     with ExitStack() as stack:
@@ -267,7 +267,7 @@ def _make_picture(
     explainer: Explainer | None,
     meter: _Meter,
 ) -> None:
-    with FrameReader(media.source(copy.row), config.sampling, config.decode) as reader:
+    with FrameReader(media.source_of(copy.row), config.sampling, config.decode) as reader:
         layers = _layers(copy, reader.info, faces, config, explainer)
         picture = Image.fromarray(next(layers.draw(next(iter(reader)))))
     with replacing(copy.path) as temporary:

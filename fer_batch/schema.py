@@ -94,6 +94,10 @@ class RenderError(FerError):
     """An annotated video cannot be made."""
 
 
+class ExplainError(FerError):
+    """There is nothing to explain, or some of it cannot be explained."""
+
+
 def _check(
     name: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: type
 ) -> None:

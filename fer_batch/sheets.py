@@ -196,7 +196,7 @@ class _Run:
         boxes = faces[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32)
         frame_of = faces["frame_index"].to_numpy()
         paths = Paths(faces) if self._config.render.blur else None
-        source, config = media.source(row), self._config
+        source, config = media.source_of(row), self._config
         threads, only = cpu_threads(config.runtime), sorted(frame_index)
         with FrameReader(source, Sampling(), config.decode, threads, only=only) as reader:
             for chunk in reader:

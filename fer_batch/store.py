@@ -62,14 +62,14 @@ class PartWriter:
             "fer_batch.config_hash": config_hash,
             "fer_batch.model_card": model_card_json,
         }
-        self._files: dict[tables.Name, _TableFile] = {}
+        self._files: dict[tables.Name, TableFile] = {}
         self._rows: list[MediaRow] = []
         try:
-            with _writing(out):
+            with writing(out):
                 for table, schema in tables.SCHEMAS.items():
                     path = _path(out, table, part)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    self._files[table] = _TableFile(path, schema.with_metadata(metadata))
+                    self._files[table] = TableFile(path, schema.with_metadata(metadata))
         except StoreError:
             self.abort()
             raise
@@ -82,7 +82,7 @@ class PartWriter:
 
     def append(self, result: ChunkResult) -> None:
         """Add the frames and faces of one chunk; chunks of a file come in order."""
-        with _writing(self._out):
+        with writing(self._out):
             self._files["frames"].append(tables.frames_table(result))
             self._files["faces"].append(tables.faces_table(result))
 
@@ -94,7 +94,7 @@ class PartWriter:
         """Put the finished files of the part into the run; files not finished leave no rows."""
         kept = {row.media for row in self._rows if row.status != "failed"}
         media, frames, faces = (self._files[table] for table in ("media", "frames", "faces"))
-        with _writing(self._out):
+        with writing(self._out):
             media.append(tables.media_table(self._rows))
             media.close()
             for file in (frames, faces):
@@ -110,7 +110,7 @@ class PartWriter:
             file.discard()
 
 
-class _TableFile:
+class TableFile:
     """One Parquet file under its temporary name, written group by group: memory stays flat."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -121,6 +121,7 @@ class _TableFile:
         self._buffer: list[pa.Table] = []
 
     def append(self, rows: pa.Table) -> None:
+        """Add rows; they are written when enough have come."""
         if len(rows):
             self._buffer.append(rows)
         n_rows = sum(map(len, self._buffer))
@@ -134,6 +135,11 @@ class _TableFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+    def commit(self) -> None:
+        """Complete the file and put it in its place."""
+        self.close()
+        _rename(self.temporary, self.path)
 
     def discard(self) -> None:
         """Close and remove the temporary file, if it is still there."""
@@ -190,7 +196,7 @@ def forget(out: Path, medias: Sequence[str]) -> None:
     gone = set(medias)
     if not gone:
         return
-    with _writing(out), (out / ".forget.lock").open("w") as file:
+    with writing(out), (out / ".forget.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         for part, members in _parts(out).items():
             kept = {media for media in members if media not in gone}
@@ -211,7 +217,7 @@ def reconcile(out: Path) -> None:
     run as a whole.
     """
     parts = _parts(out)
-    with _writing(out):
+    with writing(out):
         for folder in (out, *(out / table for table in tables.SCHEMAS)):
             for path in folder.glob(_TEMPORARY.format("*")):
                 path.unlink()
@@ -270,7 +276,7 @@ def lock(out: Path, *, shared: bool = False) -> Iterator[None]:
     if out.is_file():
         raise StoreError(f"{out} is a file: choose a folder for the results with -o")
     with contextlib.ExitStack() as stack:
-        with _writing(out):
+        with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context((out / ".lock").open("w"))
             try:
@@ -286,7 +292,7 @@ def lock(out: Path, *, shared: bool = False) -> Iterator[None]:
 def write_run(out: Path, run: Mapping[str, object]) -> None:
     """Write run.json, as a whole or not at all."""
     temporary = out / _TEMPORARY.format("run.json")
-    with _writing(out):
+    with writing(out):
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(run, file, indent=2)
             file.flush()
@@ -348,13 +354,12 @@ def _keep_only(path: Path, medias: AbstractSet[str]) -> None:
         return
     kept = pa.array(list(medias), pa.string())
     with pq.ParquetFile(path) as old:
-        new = _TableFile(path, old.schema_arrow)
+        new = TableFile(path, old.schema_arrow)
         try:
             for group in range(old.num_row_groups):
                 rows = old.read_row_group(group)
                 new.append(rows.filter(pc.is_in(rows["media"], value_set=kept)))
-            new.close()
-            _rename(new.temporary, path)
+            new.commit()
         finally:
             new.discard()
 
@@ -371,7 +376,8 @@ def _rename(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
+def writing(out: Path) -> Iterator[None]:
+    """Make a StoreError, or StoreDiskFullError, of what goes wrong in writing to this folder."""
     try:
         yield
     except OSError as error:

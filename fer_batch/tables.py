@@ -52,6 +52,25 @@ SCHEMAS: dict[Name, pa.Schema] = {
     ),
 }
 
+EXPLANATIONS = pa.schema(
+    [
+        ("media", _MEDIA),
+        ("frame_index", pa.int32()),
+        ("pts_s", pa.float64()),
+        ("face_index", pa.int16()),
+        ("track_id", pa.int32()),
+        ("label", pa.dictionary(pa.int8(), pa.string())),
+        ("emotion", pa.dictionary(pa.int8(), pa.string())),
+        ("score", _FLOAT),
+        ("method", pa.dictionary(pa.int8(), pa.string())),
+        *((name, _FLOAT) for name in ("deletion_auc", "insertion_auc")),
+        *((f"{region}_share", _FLOAT) for region in ("mouth", "eyes", "brows", "outside")),
+        ("random_correlation", _FLOAT),
+    ]
+)
+"""One row per face and method of explanation: what was found by `fer_batch.faithfulness`. ``label``
+is what people said, null in a run; ``emotion`` is what is explained, ``score`` its probability."""
+
 
 def dominant(probs: Floats) -> tuple[Ints, Floats]:
     """The strongest emotion of each face and its probability.

@@ -15,14 +15,15 @@ LEVELS = [
     {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
     | {"datasets.files", "plots", "recipe", "detectors.retinaface"}
     | {"decode.demux", "decode.images", "decode.parts", "decode.segments"},
-    {"decode.video", "detectors", "classify", "timeline", "explain"}
+    {"decode.video", "detectors", "classify", "timeline", "explain", "regions"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
-    {"decode.reader", "plan", "datasets.ckplus", "heat", "moments"},
+    {"decode.reader", "plan", "datasets.ckplus", "heat", "moments"}
+    | {"faithfulness", "explain_plots"},
     {"decode", "annotation", "datasets", "lanes", "mosaic"},
     {"finding", "reading", "collect", "manifest", "pictures", "action_units", "layers"},
-    {"pipeline", "render", "sharding", "train", "evaluate", "inventory"},
-    {"sweep", "sheets"},
-    {"cli_models", "cli_render"},
+    {"pipeline", "render", "sharding", "train", "evaluate", "inventory"} | {"explain_faces"},
+    {"sweep", "sheets", "explain_report"},
+    {"cli_explain", "cli_models", "cli_render"},
     {"cli"},
     {"__main__"},
 ]

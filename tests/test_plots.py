@@ -48,20 +48,12 @@ def models(names: list[str], ms_per_face: list[float]) -> pd.DataFrame:
     )
 
 
-def faces(n: int, size_px: int = 48) -> np.ndarray:
-    """Grey pictures with as much detail as photographs of this size."""
-    noise = np.random.default_rng(0).normal(128, 40, (n, size_px // 2, size_px // 2))
-    return noise.clip(0, 255).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
-
-
 PLOTS: dict[str, Callable[[Path], None]] = {
     "curves": lambda path: plots.curves(epochs(40), path),
     "curves of one epoch": lambda path: plots.curves(epochs(1), path),
     "confusion": lambda path: plots.confusion(metrics(), path),
     "confusion of two": lambda path: plots.confusion(metrics(n_known=2), path),
     "reliability": lambda path: plots.reliability(metrics(), path),
-    "gallery": lambda path: plots.gallery(faces(24), ["fear →\nsurprise 99%"] * 24, path),
-    "gallery of nothing": lambda path: plots.gallery(faces(0), [], path),
     "models": lambda path: plots.accuracy_against_time(
         models(list(EMOTIONS), [0.5, 0.6, 0.7, 3, 3, 3, 20, 300]), path
     ),
@@ -98,16 +90,6 @@ def test_names_of_models_at_one_place_stay_apart(tmp_path: Path) -> None:
     one_name = drawn([name]) - drawn([" "])
     assert one_name > 200
     assert drawn([name] * 6) - drawn([" "] * 6) > 0.95 * 6 * one_name
-
-
-def test_gallery_shows_the_pictures_in_order(tmp_path: Path) -> None:
-    shades = np.arange(0, 240, 40, np.uint8)
-    pictures = np.broadcast_to(shades[:, None, None], (6, 24, 24)).copy()
-    plots.gallery(pictures, list("abcdef"), tmp_path / "g.png")
-    with Image.open(tmp_path / "g.png") as picture:
-        row = np.asarray(picture.convert("L"))[int(picture.height * 0.6)]
-    seen = [int(np.median(part)) for part in np.array_split(row, 6)]
-    np.testing.assert_allclose(seen, shades, atol=3)
 
 
 def test_confusion_shows_where_the_mistakes_are(tmp_path: Path) -> None:
