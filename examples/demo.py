@@ -45,7 +45,7 @@ def make_clip(portrait: Path, clip: Path) -> None:
 
 
 def main() -> None:
-    """Make the material, run ``fer-batch process --annotate``, print paths and rows."""
+    """Make the material, process and annotate it, print paths and rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the material and the results")
     out = parser.parse_args().out
@@ -55,11 +55,13 @@ def main() -> None:
     Image.fromarray(data.chelsea()).save(material / "cat.png")
     make_clip(material / "portrait.jpg", material / "clip.mp4")
 
-    command = [sys.executable, "-m", "fer_batch", "process", material, "-o", results, "--annotate"]
-    subprocess.run([str(part) for part in command], check=True)
+    fer_batch = [sys.executable, "-m", "fer_batch"]
+    subprocess.run([*fer_batch, "process", material, "-o", results, "--annotate"], check=True)
+    subprocess.run([*fer_batch, "sheet", results, "--quiet"], check=True)
 
     faces = pd.read_parquet(results / "faces")
-    print(f"\nannotated video: {results}/annotated/clip.mp4\n")
+    print(f"\nannotated video: {results}/annotated/clip.mp4")
+    print(f"contact sheets:  {results}/sheets\n")
     print(f'pd.read_parquet("{results}/faces"), first rows:')
     print(
         faces[["media", "pts_s", "track_id", "emotion", "confidence", "happiness"]]
