@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow browser benchmark results lock clean
+.PHONY: demo test slow browser styles benchmark results lock clean
 
 demo: $(READY) ## make a clip, process it, show what comes out
 	$(BIN)/python examples/demo.py outputs/demo
@@ -20,6 +20,9 @@ slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kil
 browser: ## install the browser that slow tests play videos in; needs root on Debian
 	@command -v chromium || { apt-get update && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium; }
+
+styles: $(READY) ## make the pictures of docs/styles, which tests compare with
+	$(BIN)/python tests/golden.py
 
 benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>-*.md
 	$(BIN)/python benchmarks/stages.py

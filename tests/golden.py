@@ -1,6 +1,6 @@
 """The pictures of docs/styles, which show every style and hold its layout.
 
-``python tests/golden.py`` makes them again.
+``make styles`` makes them again.
 """
 
 from __future__ import annotations
