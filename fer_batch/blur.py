@@ -10,8 +10,8 @@ from fer_batch.schema import Bytes, Floats
 
 LEAD_S = 0.3
 """A track is hidden this long before its first and after its last face: detectors miss some."""
-CELLS = 7
-"""Large pixels along a face's box."""
+CELLS, SMALLEST_CELL_PX = 7, 4
+"""Large pixels along a face's box, fewer in a small face."""
 _WIDER, _TALLER, _HIGHER = 1.3, 1.5, 0.05
 """Of the ellipse that is hidden: its axes and its way up, in sides of the box. Detectors' boxes end
 at the eyebrows or the hairline, and at the cheeks."""
@@ -59,15 +59,16 @@ def hide(frame: Bytes, box_px: Floats) -> None:
     width, height = x2 - x1, y2 - y1
     centre = np.array([(x1 + x2) / 2, (y1 + y2) / 2 - _HIGHER * height])
     half = np.array([_WIDER * width, _TALLER * height]) / 2
-    first = np.maximum(np.floor(centre - half), 0).astype(int)
-    last = np.minimum(np.ceil(centre + half), frame.shape[1::-1]).astype(int)
+    size = frame.shape[1::-1]
+    first = np.clip(np.floor(centre - half), 0, size).astype(int)
+    last = np.clip(np.ceil(centre + half), 0, size).astype(int)
     under = frame[first[1] : last[1], first[0] : last[0]]
     if not under.size:
         return
-    cells = np.ceil((last - first) / max(width, height) * CELLS).astype(int)
+    cell_px = max(width / CELLS, height / CELLS, SMALLEST_CELL_PX)
+    cells = np.ceil((last - first) / cell_px).astype(int)
     coarse = cv2.resize(under, cells.tolist(), interpolation=cv2.INTER_AREA)
-    size = (last - first).tolist()
-    hidden = cv2.resize(coarse, size, interpolation=cv2.INTER_NEAREST)
+    hidden = cv2.resize(coarse, (last - first).tolist(), interpolation=cv2.INTER_NEAREST)
     mask = np.zeros(under.shape[:2], np.uint8)
     middle = np.rint(centre - first).astype(int).tolist()
     cv2.ellipse(mask, middle, np.ceil(half).astype(int).tolist(), 0, 0, 360, 255, -1)

@@ -26,12 +26,20 @@ def test_little_is_left_of_the_face_and_all_of_the_rest() -> None:
 
 @pytest.mark.parametrize(
     "box",
-    [(-50, -50, 40, 40), (380, 280, 500, 400), (10, 10, 11, 11), (0, 0, 400, 300), (5, 5, 5, 9)],
+    [
+        (-50, -50, 40, 40),
+        (380, 280, 500, 400),
+        (10, 10, 11, 11),
+        (0, 0, 400, 300),
+        (5, 5, 6, 9),
+        (-90, -90, -40, -40),
+    ],
 )
 def test_any_box(box: tuple[float, float, float, float]) -> None:
     frame = noise()
     hide(frame, np.float32(box))
-    assert frame.shape == (300, 400, 3)
+    is_outside = box[2] < -30
+    assert (frame == noise()).all() == is_outside
 
 
 def test_a_face_is_not_found_any_more() -> None:
