@@ -52,8 +52,7 @@ def explain(
 
     ``explanations.parquet`` has a row per face and method, ``summary.csv`` and ``summary.md`` their
     means, ``emotions/`` a page per emotion, ``faces/`` pictures of the faces that shall be drawn.
-    What an earlier call wrote there is replaced.
-    Memory does not grow with the number of faces.
+    What an earlier call wrote there is replaced. Memory does not grow with the number of faces.
 
     Args:
         faces: What to explain.
@@ -86,12 +85,12 @@ def explain(
                     _draw(batch, int(row), methods, explainer, out / "faces")
             n_done += len(batch)
             on_progress(n_done, len(faces))
+        if not n_done:
+            raise ExplainError("\n".join(["no face could be explained:", *faces.failures]))
         with writing(out):
             table.commit()
     finally:
         table.discard()
-    if not n_done:
-        raise ExplainError("\n".join(["no face could be explained:", *faces.failures]))
     summary = _sum_up(means, explainer.card, out)
     if faces.failures:
         counts = f"{len(faces.failures)} files could not be explained as a whole"
@@ -137,7 +136,7 @@ def _sum_up(means: Mapping[int, Mean], card: ModelCard, out: Path) -> pd.DataFra
 
 
 def _begin(out: Path, card: ModelCard) -> TableFile:
-    """The table, in a folder without the pictures of an earlier call: they are of other faces."""
+    """The table, in a folder without what an earlier call wrote of other faces."""
     metadata = {
         "fer_batch.schema_version": tables.VERSION,
         "fer_batch.model_card": card.model_dump_json(),
@@ -147,6 +146,8 @@ def _begin(out: Path, card: ModelCard) -> TableFile:
         if (out / TABLE).exists():
             for folder in ("emotions", "faces"):
                 shutil.rmtree(out / folder, ignore_errors=True)
+            for name in ("summary.csv", "summary.md"):
+                (out / name).unlink(missing_ok=True)
         return TableFile(out / TABLE, tables.EXPLANATIONS.with_metadata(metadata))
 
 
@@ -207,8 +208,10 @@ def _draw(
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{batch.frame_index[row]:06}-{batch.face_index[row]}"
     title = batch.media[row] if len(batch.media[row]) <= 48 else f"... {batch.media[row][-44:]}"
+    if batch.track_id[row] >= 0:
+        title += f", {batch.pts_s[row]:.2f} s"
     if not np.isnan(batch.pts_s[row]):
-        title += f", {batch.pts_s[row]:.2f} s, face {batch.face_index[row]}"
+        title += f", face {batch.face_index[row]}"
     crop, code = batch.crops[[row]], batch.emotion[[row]]
     face = _grey(batch, explainer.card)[row]
     [probs] = explainer.probs(crop)

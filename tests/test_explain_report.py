@@ -199,6 +199,18 @@ def test_a_file_that_fails_does_not_stop_the_others(
     assert (tmp_path / "explained" / "summary.md").is_file()
 
 
+def test_run_of_which_nothing_is_left(copy: Path, tmp_path: Path, explainer: Explainer) -> None:
+    explain(faces_of(copy, explainer, sample=1, pictures=0), explainer, tmp_path / "a", ["gradcam"])
+    table = pq.read_table(path := next((copy / "media").glob(f"*{store.part_id(['one.mp4'])}*")))
+    pq.write_table(table.set_column(1, "root", [["/gone"]]).cast(table.schema), path)
+    faces = faces_of(copy, explainer, medias=("one.mp4",))
+    with pytest.raises(
+        ExplainError, match=r"no face could be explained:\none\.mp4: .*No such file"
+    ):
+        explain(faces, explainer, tmp_path / "a", ["gradcam"])
+    assert not (tmp_path / "a" / "summary.md").exists()
+
+
 def test_other_weights_than_those_of_the_run_are_refused(finished: Path, tmp_path: Path) -> None:
     other = Explainer(make_weights(tmp_path), CPU)
     with pytest.raises(ExplainError, match="made with other weights"):
