@@ -29,7 +29,7 @@ from fer_batch.track import Tracker
 
 CLIPS = ("pyfeat_single_face.mp4", "liveportrait_d13.mp4", "liveportrait_s20.mp4")
 WAYS = (("box", 0.0), ("points", 0.0), ("points", 0.1), ("points", 0.2), ("points", 0.3))
-N_PICTURES = 1000
+N_PICTURES = 500
 TURN_DEG = 20
 
 
