@@ -8,7 +8,6 @@ file that it was packed into. The default classifier was trained on faces that w
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from detectors import ENLARGED, build, read_chunks
-from measuring import DETECTORS, machine, write_page
+from measuring import DETECTORS, machine, parse_data, write_page
 
 from fer_batch.card import ModelCard, find_weights
 from fer_batch.classify import Classifier
@@ -129,13 +128,9 @@ def page(ferplus: Path) -> Iterator[str]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument(
-        "--data", type=Path, required=True, help="FER+, or the file it is packed in"
-    )
-    options = parser.parse_args()
+    data = parse_data(__doc__)
     torch.set_num_threads(1)
-    write_page("crops", page(options.data))
+    write_page("crops", page(data))
 
 
 if __name__ == "__main__":

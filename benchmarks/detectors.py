@@ -8,7 +8,6 @@ is the folder of FER+, or the file that it was packed into.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 from haar import CLIPS, MEDIA, match, read_clip, read_noses
-from measuring import DETECTORS, write_page
+from measuring import DETECTORS, parse_data, write_page
 from PIL import Image, ImageOps
 
 from fer_batch import media
@@ -174,13 +173,9 @@ def page(ferplus: Path) -> Iterator[str]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument(
-        "--data", type=Path, required=True, help="FER+, or the file it is packed in"
-    )
-    options = parser.parse_args()
+    data = parse_data(__doc__)
     torch.set_num_threads(1)
-    write_page("detectors", page(options.data))
+    write_page("detectors", page(data))
 
 
 if __name__ == "__main__":

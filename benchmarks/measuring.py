@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +40,21 @@ def measure_apart(script: str, *arguments: object, python: Path | str = sys.exec
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def parse_data(doc: str) -> Path:
+    """The data set that the command line names; ``doc`` is the script's docstring."""
+    parser = argparse.ArgumentParser(description=doc.split("\n", maxsplit=1)[0])
+    parser.add_argument(
+        "--data", type=Path, required=True, help="FER+, or the file it is packed in"
+    )
+    data: Path = parser.parse_args().data
+    return data
+
+
+def median(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each number."""
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
 def peak_mb() -> float:

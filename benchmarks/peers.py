@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from measuring import DETECTORS, ROOT, SHARED, machine, measure_apart, peak_mb, write_page
+from measuring import DETECTORS, ROOT, SHARED, machine, measure_apart, median, peak_mb, write_page
 
 PEERS = ROOT / "outputs" / "peers"
 PACKAGES = ("fer==25.10.3",)  # brings facenet-pytorch
@@ -156,10 +155,7 @@ def page(clips: Sequence[str], rounds: int) -> Iterator[str]:
         for _ in range(rounds):
             for tool, results in found.items():
                 results.append(measure_tool(tool, clip))
-        medians = {
-            tool: {key: statistics.median(each[key] for each in results) for key in results[0]}
-            for tool, results in found.items()
-        }
+        medians = {tool: median(results) for tool, results in found.items()}
         yield from ("", f"## {clip}", "")
         yield "| tool | frames with a face | CPU ms/frame | frames/s | times fer's | peak MB |"
         yield "|:--|--:|--:|--:|--:|--:|"

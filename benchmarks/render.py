@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from measuring import machine, measure_apart, write_page
+from measuring import machine, measure_apart, median, write_page
 from stages import make_clip
 
 OFF = [f"render.{layer}=false" for layer in ("boxes", "labels")]
@@ -77,10 +76,7 @@ def table(folder: Path, height: int, rounds: int) -> Iterator[str]:
     for _ in range(rounds):
         for name in names:
             runs[name].append(measure_apart(__file__, name, out))
-    medians = {
-        name: {key: statistics.median(run[key] for run in each) for key in each[0]}
-        for name, each in runs.items()
-    }
+    medians = {name: median(each) for name, each in runs.items()}
     bare = medians[names[1]]
     yield from ("", f"## {height}p, one face", "")
     yield "| copy | CPU ms/frame | wall ms/frame | CPU, of nothing drawn | wall, of nothing drawn |"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from measuring import DETECTORS, ROOT, WEIGHTS, machine, measure_apart, peak_mb, write_page
+from measuring import DETECTORS, ROOT, WEIGHTS, machine, measure_apart, median, peak_mb, write_page
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -195,11 +195,6 @@ MEASURES: dict[str, Callable[..., object]] = {"alone": alone, "whole": whole, "a
 def detectors() -> dict[str, list[str]]:
     """Settings of the detectors whose weights are there."""
     return DETECTORS if WEIGHTS.is_dir() else {"haar": DETECTORS["haar"]}
-
-
-def median(runs: Sequence[Numbers]) -> Numbers:
-    """The median of each number."""
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
 def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[str]:

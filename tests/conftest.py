@@ -10,6 +10,7 @@ from pathlib import Path
 import clips
 import deployment
 import pytest
+import torch
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder is talkative
 
@@ -36,6 +37,15 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[deployment.De
     """A real Prefect server and worker with the deployments of the project."""
     with deployment.deployed_in(tmp_path_factory.mktemp("prefect")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread for torch: several wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

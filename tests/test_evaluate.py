@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from fer_batch.evaluate import Evaluation, HeldOut, check_names, compare, evalua
 from fer_batch.networks import describe
 from fer_batch.schema import EMOTIONS, LABEL_SETS, ConfigError, StoreError, WeightsError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 SIX, SEVEN = LABEL_SETS["six"], LABEL_SETS["seven"]
 SIZE_PX = 16
@@ -33,15 +34,6 @@ def make_pictures(root: Path, emotions: Sequence[str] = SEVEN, *, mirrored: bool
             grey = rng.integers(0, 256, (SIZE_PX, SIZE_PX), np.uint8)
             Image.fromarray(grey[:, ::-1] if mirrored else grey).save(folder / f"{number}.png")
     return root
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Several threads on a busy machine wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Explaining whole runs and data sets: every face once, from its own pixels, whatever fails."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +23,11 @@ from fer_batch.explain_report import ALL, CHANCE, TABLE, explain
 from fer_batch.pictures import load_data
 from fer_batch.schema import ConfigError, ExplainError, StoreError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 N_FRAMES = 8
 KEY = ["media", "frame_index", "face_index"]
 CONFIG = load(None, [*SETTINGS, "decode.segment_frames=4"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several threads on a busy machine wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
