@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,8 +84,7 @@ def render(
         StoreError: Another run is writing to ``out``, or its tables cannot be read.
         StoreDiskFullError: No space is left; what was finished stays.
     """
-    if not store.media_rows(out):
-        raise RenderError(f"{out} holds no results: make some with `fer-batch process` first")
+    check_run(out)
     failures = []
     with store.lock(out, shared=only is not None):
         copies = _copies(out, config, only)
@@ -100,7 +100,7 @@ def render(
         for copy, faces in zip(stale, loaded, strict=True):
             try:
                 make = _make_picture if copy.row.kind == "image" else _make_video
-                make(copy, faces, config, explainer, meter)
+                make(copy, partial(_layers, copy, faces, config, explainer), config, meter)
             except StoreDiskFullError:
                 raise
             except FerError as error:
@@ -110,6 +110,16 @@ def render(
         counts = f"{len(failures)} of {len(copies)} files could not be rendered"
         raise RenderError("\n".join([f"{counts}:", *failures]))
     return [copy.path for copy in copies]
+
+
+def check_run(out: Path) -> None:
+    """See that there is something to draw.
+
+    Raises:
+        RenderError: There is no run in ``out``.
+    """
+    if not store.media_rows(out):
+        raise RenderError(f"{out} holds no results: make some with `fer-batch process` first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +212,10 @@ def _load_explainer(config: Config) -> Explainer:
 
 def _layers(
     copy: _Copy,
-    info: MediaInfo,
     faces: Annotations,
     config: Config,
     explainer: Explainer | None,
+    info: MediaInfo,
 ) -> Layers:
     heatmaps = None
     if explainer:
@@ -221,11 +231,7 @@ def _layers(
 
 
 def _make_video(
-    copy: _Copy,
-    faces: Annotations,
-    config: Config,
-    explainer: Explainer | None,
-    meter: _Meter,
+    copy: _Copy, prepare: Callable[[MediaInfo], Layers], config: Config, meter: _Meter
 ) -> None:
     source = media.source_of(copy.row)
     span = Sampling(start_s=config.sampling.start_s, end_s=config.sampling.end_s)
@@ -234,7 +240,7 @@ def _make_video(
         temporary = stack.enter_context(replacing(copy.path))
         threads = cpu_threads(config.runtime)
         reader = stack.enter_context(FrameReader(source, span, config.decode, threads))
-        layers = _layers(copy, reader.info, faces, config, explainer)
+        layers = prepare(reader.info)
         sound = None
         if config.render.format == "gif":
             _check_gif(reader.info, span)
@@ -261,14 +267,10 @@ def _check_gif(info: MediaInfo, span: Sampling) -> None:
 
 
 def _make_picture(
-    copy: _Copy,
-    faces: Annotations,
-    config: Config,
-    explainer: Explainer | None,
-    meter: _Meter,
+    copy: _Copy, prepare: Callable[[MediaInfo], Layers], config: Config, meter: _Meter
 ) -> None:
     with FrameReader(media.source_of(copy.row), config.sampling, config.decode) as reader:
-        layers = _layers(copy, reader.info, faces, config, explainer)
+        layers = prepare(reader.info)
         picture = Image.fromarray(next(layers.draw(next(iter(reader)))))
     with replacing(copy.path) as temporary:
         if copy.path.suffix.lower() in _JPEG_SUFFIXES:

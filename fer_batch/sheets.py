@@ -24,7 +24,7 @@ from fer_batch.decode import FrameReader
 from fer_batch.encode import TEMPORARY, replacing
 from fer_batch.moments import Moment, Track
 from fer_batch.mosaic import Cell, Line, Scene, Tile, draw_overview, draw_sheet
-from fer_batch.render import Progress
+from fer_batch.render import Progress, check_run
 from fer_batch.schema import Bytes, FerError, MediaRow, RenderError, Status, StoreDiskFullError
 
 FILES_PER_PAGE = 60
@@ -64,8 +64,7 @@ def make_sheets(
         StoreError: Another run is writing to ``out``, or its tables cannot be read.
         StoreDiskFullError: No space is left; what was finished stays.
     """
-    if not store.media_rows(out):
-        raise RenderError(f"{out} holds no results: make some with `fer-batch process` first")
+    check_run(out)
     with store.lock(out):
         run = _Run(out, config)
         for path in run.folder.rglob(TEMPORARY.format("*")):
