@@ -1,0 +1,169 @@
+"""Claims, as several processes see them: each `Claims` object stands for one."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fer_batch import claims
+from fer_batch.claims import ClaimLostError, Claims
+from fer_batch.schema import StoreError
+
+LEASE_S = 0.6
+HOLD = """
+import sys, time
+from pathlib import Path
+from fer_batch.claims import Claims
+with Claims(Path(sys.argv[1]), float(sys.argv[2])).take("a") as claim:
+    claim.share = 0.25
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds `a` and is a quarter through."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), str(LEASE_S)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_work_is_held_by_one_until_it_is_left(tmp_path: Path) -> None:
+    one, other = Claims(tmp_path, LEASE_S), Claims(tmp_path, LEASE_S)
+    claim = one.take("a")
+    assert claim
+    with claim:
+        assert other.take("a") is None
+        assert other.states() == {"a": "held"}
+        assert other.take("b")
+        time.sleep(1.5 * LEASE_S)
+        assert other.states()["a"] == "held"
+        claim.check()
+    again = other.take("a")
+    assert again
+    assert again.generation == 2
+    with pytest.raises(ClaimLostError, match="a was given"):
+        claim.check()
+
+
+def test_what_is_done_is_not_taken_again(tmp_path: Path) -> None:
+    one, other = Claims(tmp_path, LEASE_S), Claims(tmp_path, LEASE_S)
+    claim = one.take("a")
+    assert claim
+    with claim:
+        claim.finish()
+    assert other.states() == {"a": "done"}
+    assert other.shares() == {"a": 1}
+    assert other.take("a") is None
+
+
+def _race(folder: Path, n: int) -> list[str]:
+    mine = Claims(folder, 60)
+    return [str(number) for number in range(n) if mine.take(str(number))]
+
+
+def test_of_many_processes_one_gets_each(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        taken = pool.starmap(_race, [(tmp_path, 200)] * 4)
+    assert sorted(name for names in taken for name in names) == sorted(map(str, range(200)))
+
+
+def test_what_a_killed_process_held_is_free_at_once(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    watching = Claims(tmp_path, 60)
+    assert watching.take("a") is None
+    holder.kill()
+    holder.wait()
+    claim = watching.take("a")
+    assert claim
+    assert claim.generation == 2
+
+
+def test_a_process_that_comes_back_has_lost(
+    tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = Claims(tmp_path, LEASE_S)
+    monkeypatch.setattr(claims, "_is_dead", lambda claim: False)  # as on another host
+    os.kill(holder.pid, signal.SIGSTOP)
+    first_look = watching.take("a")
+    time.sleep(1.5 * LEASE_S)
+    second_look = watching.take("a")
+    os.kill(holder.pid, signal.SIGCONT)
+    assert first_look is None
+    assert second_look
+    with second_look:
+        time.sleep(LEASE_S)  # it beats again, without effect
+        second_look.check()
+        assert not claims.is_current(tmp_path, "a", 1)
+        assert Claims(tmp_path, LEASE_S).states() == {"a": "held"}
+
+
+def test_a_holder_that_cannot_beat_stops_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError("no space")
+
+    claim = Claims(tmp_path, LEASE_S).take("a")
+    assert claim
+    monkeypatch.setattr(claims, "replace", fail)
+    with claim:
+        claim.check()
+        time.sleep(1.5 * LEASE_S)
+        with pytest.raises(ClaimLostError):
+            claim.check()
+        with pytest.raises(ClaimLostError):
+            claim.finish()
+
+
+def test_a_claim_that_was_cleared_away_is_lost(tmp_path: Path) -> None:
+    claim = Claims(tmp_path, LEASE_S).take("a")
+    assert claim
+    (tmp_path / "a.1").unlink()
+    with claim, pytest.raises(ClaimLostError):
+        claim.check()
+    assert list(tmp_path.iterdir()) == []
+    assert Claims(tmp_path / "absent", LEASE_S).take("a") is None
+
+
+def test_who_died_while_it_created_its_claim_is_passed(tmp_path: Path) -> None:
+    (tmp_path / "a.1").touch()
+    watching = Claims(tmp_path, LEASE_S)
+    assert watching.take("a") is None
+    time.sleep(1.5 * LEASE_S)
+    assert watching.take("a")
+
+
+def test_others_see_how_far_it_is(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    watching = Claims(tmp_path, LEASE_S)
+    time.sleep(LEASE_S)
+    assert watching.shares() == {"a": 0.25}
+    assert watching.is_anyone_alive()
+    holder.kill()
+    holder.wait()
+    assert not watching.is_anyone_alive()
+
+
+def test_waiting_for_a_holder(tmp_path: Path) -> None:
+    mine = Claims(tmp_path, LEASE_S)
+    with (
+        claims.held(mine, "plan", patience_s=1),
+        pytest.raises(StoreError, match="plan"),
+        claims.held(mine, "plan", patience_s=0.1),
+    ):
+        pass
+    with claims.held(mine, "plan", patience_s=1) as claim:
+        assert claim.generation == 2
