@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -17,7 +18,8 @@ from fer_batch.console import interrupts, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
-    from fer_batch.pipeline import Progress, Summary
+    from fer_batch.manifest import Summary
+    from fer_batch.pipeline import Progress
 
 EXIT_USAGE = 2
 EXIT_DISK_FULL = 3
@@ -32,12 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         format="%(levelname)s %(name)s: %(message)s",
     )
     warnings.filterwarnings("ignore", "Image size", module="PIL")  # decode.max_image_mp decides
-    from fer_batch.schema import FerError, StoreDiskFullError
+    from fer_batch.schema import FerError, StoreDiskFullError, UnavailableError
 
     try:
         code: int = parsed.run(parsed)
     except StoreDiskFullError as error:
         code = _complain(error, EXIT_DISK_FULL)
+    except UnavailableError as error:
+        code = _complain(error, os.EX_TEMPFAIL)
     except FerError as error:
         code = _complain(error, EXIT_USAGE)
     except KeyboardInterrupt:
@@ -77,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     spoken.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
 
     _add_process(commands, [configured, spoken])
+    _add_work(commands)
 
     cli_render.add_commands(commands, [configured, spoken])
 
@@ -109,19 +114,51 @@ def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentP
     )
     process.add_argument("--annotate", action="store_true", help="also make annotated videos")
     process.add_argument("--force", action="store_true", help="do again what is done")
-    process.add_argument(
-        "--only",
-        type=Path,
-        metavar="LIST",
-        help="text file with the names of the files to do, one a line, as in the tables; "
-        "several such runs may share one output at the same time",
-    )
     process.set_defaults(run=_process)
+
+
+def _add_work(commands: cli_models.Commands) -> None:
+    work = commands.add_parser(
+        "work",
+        help="do files of a shard of the run under way: what the Prefect flows start",
+        description="Do files of a shard, print the share that is done, log on standard error.",
+    )
+    work.add_argument("out", type=Path, metavar="OUT", help="output folder of the run")
+    work.add_argument("run_id", metavar="RUN", help="id of the run")
+    work.add_argument("number", type=int, metavar="SHARD", help="number of the shard")
+    work.add_argument("generation", type=int, metavar="GENERATION", help="of the claim on it")
+    work.add_argument("start", type=int, metavar="START", help="first file of the shard")
+    work.add_argument("stop", type=int, metavar="STOP", help="first file that is left out")
+    work.add_argument(
+        "--patient",
+        action="store_true",
+        help=f"exit with {os.EX_TEMPFAIL} where a disk or network does not answer",
+    )
+    work.set_defaults(run=_work, verbose=True)
+
+
+def _work(parsed: argparse.Namespace) -> int:
+    stop = threading.Event()
+    with interrupts(stop):
+        from fer_batch.shard_work import work
+
+        summary = work(
+            parsed.out,
+            parsed.run_id,
+            parsed.number,
+            parsed.generation,
+            slice(parsed.start, parsed.stop),
+            is_patient=parsed.patient,
+            on_progress=lambda progress: print(progress.share, flush=True),
+            stop=stop,
+        )
+    if summary.interrupted:
+        return EXIT_INTERRUPTED
+    return cli_render.EXIT_FILES_FAILED if summary.n_failed else 0
 
 
 def _process(parsed: argparse.Namespace) -> int:
     config = cli_render.configure(parsed)
-    only = _read_names(parsed.only) if parsed.only else None
     stop = threading.Event()
     with interrupts(stop), progress_bar(parsed.quiet) as show:
         from fer_batch.pipeline import process
@@ -139,7 +176,6 @@ def _process(parsed: argparse.Namespace) -> int:
             parsed.out,
             config,
             force=parsed.force,
-            only=only,
             on_progress=on_progress,
             stop=stop,
         )
@@ -150,7 +186,7 @@ def _process(parsed: argparse.Namespace) -> int:
     if summary.interrupted:
         print("interrupted: what is complete stays; run again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    rendered = cli_render.annotate(parsed, config, only=only) if parsed.annotate else 0
+    rendered = cli_render.annotate(parsed, config) if parsed.annotate else 0
     return cli_render.EXIT_FILES_FAILED if summary.n_failed else rendered
 
 
@@ -190,21 +226,9 @@ def _config(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _read_names(path: Path) -> set[str]:
-    from fer_batch.schema import ConfigError
-
-    try:
-        return set(path.read_text(encoding="utf-8").split("\n")) - {""}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--only {path}: cannot be read: {error}") from error
-
-
 def _print_summary(summary: Summary, out: Path) -> None:
-    n_new = summary.n_ok + summary.n_partial + summary.n_failed
     print(
-        f"{n_new:,} files in {summary.seconds:.1f} s: {summary.n_ok:,} ok, "
-        f"{summary.n_partial:,} partial, {summary.n_failed:,} failed; "
-        f"{summary.n_skipped:,} were done before\n"
+        f"{summary}\n"
         f"{summary.n_frames:,} frames, {summary.n_faces:,} faces\n"
         f"tables: {out}/media, {out}/frames, {out}/faces"
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fer_batch import store
+from fer_batch.plan import Plan
 from fer_batch.schema import ChunkResult, MediaFile, MediaRow
 
 IMAGE_PART_S = 300.0
-"""Still images are committed at least this often."""
+"""Still images of a run are committed at least this often."""
 
 
 class Collector:
@@ -20,16 +21,29 @@ class Collector:
     last commit was `IMAGE_PART_S` ago, and by `close`. Leaving the ``with`` block without `close`
     gives up what is not committed.
 
+    Args:
+        out: Output folder.
+        plan: The work.
+        image_part_s: How long finished images may wait.
+        before_commit: Called before every commit; what it raises prevents it.
+
     Raises:
         StoreError: From any method, when the output cannot be written.
     """
 
     def __init__(
-        self, out: Path, files: Sequence[MediaFile], *, config_hash: str, model_card_json: str
+        self,
+        out: Path,
+        plan: Plan,
+        *,
+        image_part_s: float = IMAGE_PART_S,
+        before_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._out = out
-        self._config_hash, self._model_card_json = config_hash, model_card_json
-        self._images_left = {file.media: None for file in files if file.kind == "image"}
+        self._plan = plan
+        self._image_part_s = image_part_s
+        self._before_commit = before_commit
+        self._images_left = {file.media: None for file in plan.todo if file.kind == "image"}
         self._image_results: dict[str, list[ChunkResult]] = {}
         self._images: store.PartWriter | None = None
         self._n_images = 0
@@ -57,12 +71,14 @@ class Collector:
             return
         writer = self._video(file)
         writer.finish(row)
+        self._before_commit()
         writer.commit()
         del self._videos[file.media]
 
     def close(self) -> None:
         """Commit the images that are finished."""
         if self._images:
+            self._before_commit()
             self._images.commit()
             self._images = None
         self._n_images = 0
@@ -77,7 +93,7 @@ class Collector:
         del self._images_left[file.media]
         self._n_images += 1
         age_s = time.monotonic() - self._committed_at
-        if self._n_images == store.IMAGES_PER_PART or age_s > IMAGE_PART_S:
+        if self._n_images == store.IMAGES_PER_PART or age_s > self._image_part_s:
             self.close()
 
     def _video(self, file: MediaFile) -> store.PartWriter:
@@ -89,6 +105,6 @@ class Collector:
         return store.PartWriter(
             self._out,
             store.part_id(medias),
-            config_hash=self._config_hash,
-            model_card_json=self._model_card_json,
+            config_hash=self._plan.config_hash,
+            model_card_json=self._plan.card.model_dump_json(),
         )

@@ -1,18 +1,55 @@
-"""What a run says of itself: the media row of each file, and run.json."""
+"""What a run says of itself: the media row of each file, its summary, and run.json."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from fer_batch import __version__
 from fer_batch.plan import Plan
-from fer_batch.schema import DecodeReport, FerError, MediaFile, MediaInfo, MediaRow
+from fer_batch.schema import DecodeReport, FerError, MediaFile, MediaInfo, MediaRow, Status
 
 PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pillow", "numpy", "pyarrow")
 """Whose versions can change results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that is not ok."""
+
+    media: str
+    status: Status
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did."""
+
+    n_ok: int
+    n_partial: int
+    n_failed: int
+    n_skipped: int
+    """Files whose rows were there already."""
+    n_frames: int
+    n_faces: int
+    seconds: float
+    device: str
+    stage_seconds: Mapping[str, float]
+    """Wall time by stage; of what several threads do at once, the sum over them."""
+    problems: tuple[Problem, ...]
+    interrupted: bool
+    """True when the run was asked to stop before its end."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_ok + self.n_partial + self.n_failed:,} files in {self.seconds:.1f} s: "
+            f"{self.n_ok:,} ok, {self.n_partial:,} partial, {self.n_failed:,} failed; "
+            f"{self.n_skipped:,} were done before"
+        )
 
 
 def media_row(
@@ -60,22 +97,18 @@ def media_row(
     )
 
 
-def run_manifest(
-    plan: Plan,
-    *,
-    began: datetime,
-    device: str,
-    counts: Mapping[str, int | float | bool],
-    stage_seconds: Mapping[str, float],
-) -> dict[str, object]:
+def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, object]:
     """What run.json holds."""
+    counts = asdict(summary)
+    stage_seconds = counts.pop("stage_seconds")
+    del counts["problems"]
     return {
         "fer_batch": __version__,
         "began": began.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "counts": dict(counts),
+        "device": counts.pop("device"),
+        "counts": counts,
         "stage_seconds": {stage: round(value, 3) for stage, value in stage_seconds.items()},
-        "device": device,
         "config_hash": plan.config_hash,
         "weights": {"name": plan.card.name, "sha256": plan.card.sha256},
         "detector": {"name": plan.config.detector.name, "sha256": plan.detector_sha256 or None},

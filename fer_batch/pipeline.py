@@ -12,8 +12,8 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from fer_batch.config import Config
 from fer_batch.crop import crop
 from fer_batch.finding import FaceFinder, FileFaces, Found, Search
 from fer_batch.lanes import Lanes, Pending, Resources
-from fer_batch.manifest import media_row, run_manifest
+from fer_batch.manifest import Problem, Summary, media_row, run_manifest
 from fer_batch.plan import Plan, make_plan
 from fer_batch.reading import Chunk, End, ReaderPool
 from fer_batch.schema import (
@@ -37,7 +37,8 @@ from fer_batch.schema import (
     FerError,
     Floats,
     MediaFile,
-    Status,
+    UnavailableError,
+    may_pass,
 )
 from fer_batch.stopwatch import Stopwatch
 
@@ -66,39 +67,12 @@ class Progress:
     """Part of the work that is done, in [0, 1], by size of the files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A file that is not ok."""
-
-    media: str
-    status: Status
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run did."""
-
-    n_ok: int
-    n_partial: int
-    n_failed: int
-    n_skipped: int
-    """Files whose rows were there already."""
-    n_frames: int
-    n_faces: int
-    seconds: float
-    problems: tuple[Problem, ...]
-    interrupted: bool
-    """True when the run was asked to stop before its end."""
-
-
 def process(
     inputs: Sequence[Path],
     out: Path,
     config: Config,
     *,
     force: bool = False,
-    only: Collection[str] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     stop: threading.Event | None = None,
 ) -> Summary:
@@ -109,8 +83,6 @@ def process(
         out: Output folder.
         config: How.
         force: Do again what is done.
-        only: Names (relative POSIX paths) to keep. Several such runs may write to one folder at the
-            same time, as long as no file is in two of them.
         on_progress: Called from this thread whenever frames are done.
         stop: When set, the run ends early; what is complete stays.
 
@@ -121,36 +93,45 @@ def process(
         ConfigError, MediaError, WeightsError, DetectorError: The run cannot begin.
         StoreError: The output cannot be written; files committed before stay.
     """
-    started, began = time.perf_counter(), datetime.now(UTC)
-    with store.lock(out, shared=only is not None):
-        if only is None:
-            store.reconcile(out)
-        plan = make_plan(inputs, out, config, force=force, only=only)
+    began = datetime.now(UTC)
+    with store.lock(out):
+        store.reconcile(out)
+        plan = make_plan(inputs, out, config, force=force)
         store.forget(out, [file.media for file in plan.todo if file.kind == "image"])
-        run = _Run(plan, config, on_progress)
-        if plan.todo:
-            with Collector(
-                out,
-                plan.todo,
-                config_hash=plan.config_hash,
-                model_card_json=plan.card.model_dump_json(),
-            ) as collector:
-                run.work(collector, stop or threading.Event())
-                collector.close()
-        summary = run.summary(time.perf_counter() - started)
-        if only is None:
-            counts = {name: value for name, value in asdict(summary).items() if name != "problems"}
-            store.write_run(
-                out,
-                run_manifest(
-                    plan,
-                    began=began,
-                    device=run.device,
-                    counts=counts,
-                    stage_seconds=run.stage_seconds,
-                ),
-            )
+        with Collector(out, plan) as collector:
+            summary = work(plan, collector, on_progress=on_progress, stop=stop)
+        store.write_run(out, run_manifest(plan, began, summary))
     return summary
+
+
+def work(
+    plan: Plan,
+    collector: Collector,
+    *,
+    is_patient: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Do the files of a plan.
+
+    Args:
+        plan: The work; its configuration says how.
+        collector: Takes the rows, and is closed when all is done.
+        is_patient: Raise when a file cannot be read now but may be later, instead of calling it
+            failed.
+        on_progress: As for `process`.
+        stop: As for `process`.
+
+    Raises:
+        UnavailableError: With `is_patient`.
+        WeightsError, DetectorError, StoreError: As for `process`.
+    """
+    started = time.perf_counter()
+    run = _Run(plan, is_patient, on_progress)
+    if plan.todo:
+        run.work(collector, stop or threading.Event())
+        collector.close()
+    return run.summary(time.perf_counter() - started)
 
 
 @dataclass(slots=True)
@@ -191,8 +172,11 @@ class _Batch:
 class _Run:
     """The loop over all files of one plan, and what it counts."""
 
-    def __init__(self, plan: Plan, config: Config, on_progress: Callable[[Progress], None]) -> None:
-        self._plan, self._config, self._on_progress = plan, config, on_progress
+    def __init__(
+        self, plan: Plan, is_patient: bool, on_progress: Callable[[Progress], None]
+    ) -> None:
+        self._plan, self._config, self._on_progress = plan, plan.config, on_progress
+        self._is_patient = is_patient
         self._jobs: dict[str, _Job] = {}
         self._searches: deque[tuple[Sequence[Chunk | End], Search]] = deque()
         self._waiting: list[_Detected | End] = []
@@ -203,13 +187,13 @@ class _Run:
         self._problems: list[Problem] = []
         self._interrupted = False
         self._began = time.perf_counter()
-        self.device = "none"
+        self._device = "none"
         self._watch = Stopwatch()
 
     def work(self, collector: Collector, stop: threading.Event) -> None:
         """Do everything that the plan holds, until it is done or `stop` is set."""
         resources = Resources.of(self._config)
-        self.device = ", ".join(map(str, resources.devices))
+        self._device = ", ".join(map(str, resources.devices))
         self._batch_size = resources.batch_size
         self._collector = collector
         with (
@@ -234,11 +218,6 @@ class _Run:
                 self._write()
             self._report()
 
-    @property
-    def stage_seconds(self) -> dict[str, float]:
-        """Wall time by stage; of what several threads do at once, the sum over them."""
-        return self._watch.seconds
-
     def summary(self, seconds: float) -> Summary:
         """The counts so far."""
         return Summary(
@@ -249,6 +228,8 @@ class _Run:
             n_frames=self._counts["frames"],
             n_faces=self._counts["faces"],
             seconds=seconds,
+            device=self._device,
+            stage_seconds=dict(self._watch.seconds),
             problems=tuple(sorted(self._problems, key=lambda problem: problem.media)),
             interrupted=self._interrupted,
         )
@@ -370,6 +351,8 @@ class _Run:
 
     def _finish(self, end: End) -> None:
         job = self._jobs.pop(end.file.media)
+        if self._is_patient and isinstance(end.outcome, Exception) and may_pass(end.outcome):
+            raise UnavailableError(f"{end.file.media}: {end.outcome}")
         row = media_row(
             job.file,
             end.info,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_batch import media, store
 from fer_batch.card import ModelCard, find_weights, read_card
 from fer_batch.config import Config, result_hash
 from fer_batch.detectors import weights_sha256
-from fer_batch.schema import ConfigError, MediaError, MediaFile
+from fer_batch.schema import MediaError, MediaFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,12 @@ class Plan:
     weights: Path
     card: ModelCard
 
+    def without(self, medias: Collection[str]) -> Plan:
+        """What is left to do when these files are done."""
+        return replace(self, todo=tuple(file for file in self.todo if file.media not in medias))
 
-def make_plan(
-    inputs: Sequence[Path],
-    out: Path,
-    config: Config,
-    *,
-    force: bool = False,
-    only: Collection[str] | None = None,
-) -> Plan:
+
+def make_plan(inputs: Sequence[Path], out: Path, config: Config, *, force: bool = False) -> Plan:
     """Find the files of a run and tell which still need work.
 
     Args:
@@ -44,49 +41,39 @@ def make_plan(
         out: Output folder; it need not exist.
         config: What to do with the files.
         force: Also the files that are done.
-        only: Names (relative POSIX paths) to keep; None keeps all.
 
     Raises:
         MediaError: An input is missing or holds no media.
-        ConfigError: A name in `only` was not found.
         StoreError: The output belongs to other files.
         WeightsError: The classifier's weights or their card are missing.
     """
     files = media.find(inputs)
     if not files:
         raise MediaError(f"no videos or images in {', '.join(map(str, inputs))}", inputs[0])
-    if only is not None:
-        absent = sorted(set(only) - {file.media for file in files})
-        if absent:
-            raise ConfigError(
-                f"{len(absent)} listed files were not found, the first is {absent[0]}"
-            )
-        files = [file for file in files if file.media in only]
+    plan = plan_for(files, config)
+    todo = files if force else store.pending(files, out, config_hash=plan.config_hash)
+    return replace(
+        plan,
+        todo=tuple(sorted(todo, key=lambda file: (file.kind != "image", file.media))),
+        n_done=len(files) - len(todo),
+    )
+
+
+def plan_for(files: Sequence[MediaFile], config: Config) -> Plan:
+    """A plan to do all of these files.
+
+    Raises:
+        WeightsError: The classifier's weights or their card are missing.
+    """
     weights = find_weights(config.classifier.weights)
     card = read_card(weights)
     detector_sha256 = weights_sha256(config.detector)
-    config_hash = result_hash(config, card.sha256, detector_sha256)
-    todo = files if force else store.pending(files, out, config_hash=config_hash)
     return Plan(
-        todo=tuple(sorted(todo, key=lambda file: (file.kind != "image", file.media))),
-        n_done=len(files) - len(todo),
+        todo=tuple(files),
+        n_done=0,
         config=config,
-        config_hash=config_hash,
+        config_hash=result_hash(config, card.sha256, detector_sha256),
         detector_sha256=detector_sha256,
         weights=weights,
         card=card,
     )
-
-
-def shards(files: Sequence[MediaFile], max_mb: float) -> Iterator[tuple[str, ...]]:
-    """Cut the files, in order, into shards of at most `max_mb` megabytes and at least one file."""
-    shard: list[str] = []
-    size = 0
-    for file in files:
-        if shard and size + file.size_bytes > max_mb * 1e6:
-            yield tuple(shard)
-            shard, size = [], 0
-        shard.append(file.media)
-        size += file.size_bytes
-    if shard:
-        yield tuple(shard)

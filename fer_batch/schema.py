@@ -6,6 +6,7 @@ Names carry their unit and space: ``_px`` is pixels of the upright source frame,
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -37,6 +38,14 @@ LABEL_SETS: dict[LabelSet, tuple[str, ...]] = {
 
 MediaKind = Literal["video", "image"]
 Status = Literal["ok", "partial", "failed"]
+
+_PASSING = frozenset(
+    {
+        *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
+        *(errno.ECONNREFUSED, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN),
+        *(errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET),
+    }
+)
 
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
@@ -88,6 +97,16 @@ class StoreError(FerError):
 
 class StoreDiskFullError(StoreError):
     """No space is left for the output folder; what was finished before is kept."""
+
+
+class UnavailableError(FerError):
+    """A disk or network does not answer; the same may go well a little later."""
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is of a disk or network that may answer later."""
+    is_passing = isinstance(error, OSError) and error.errno in _PASSING
+    return error is not None and (is_passing or may_pass(error.__cause__))
 
 
 class RenderError(FerError):

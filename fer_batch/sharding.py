@@ -1,87 +1,209 @@
-"""A run cut into shards that are processes of their own: what they share and leave open.
+"""A run as a queue of shards in its output folder, which any number of processes do together.
 
-Each shard is done by ``fer-batch process --only LIST`` with the inputs and settings of the run.
+```
+OUT/.run/plan.json                 the run under way: settings, and what each shard holds
+OUT/.run/plan.<n>                  claims of the right to plan and to end a run
+OUT/.run/<id>/shards/0001.json     files of a shard
+OUT/.run/<id>/claims/0001.<n>      see `fer_batch.claims`; 0001.done when it is done
+OUT/.run/<id>/pieces/              of long videos
+```
+
+The first process plans; the others take part. Whoever finds everything done ends the run: it
+writes run.json and removes the rest. A run that nobody works on any more is continued by the next
+process that comes with the same settings, and given up by one that comes with others.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import shutil
+import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from fer_batch import store
-from fer_batch.config import Config
-from fer_batch.manifest import run_manifest
-from fer_batch.plan import Plan, make_plan, shards
+from fer_batch import claims, store
+from fer_batch.claims import Claim, ClaimLostError, Claims
+from fer_batch.config import Config, validate
+from fer_batch.manifest import Problem, Summary, run_manifest
+from fer_batch.plan import Plan, plan_for
+from fer_batch.schema import ConfigError, MediaFile, StoreError
+
+PATIENCE_S = 86_400.0
+"""How long a process waits for another that plans or ends a run, or makes pictures of it."""
+DRAWING_LEASE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Files that one process does."""
 
-    label: str
-    """For people: ``shard 3: b/c.mp4 and 2 more``."""
-    path: Path
-    """Text file with the names of the files, one a line."""
+    number: int
+    files: tuple[MediaFile, ...]
+    """Videos or still images, not both."""
+
+    @property
+    def label(self) -> str:
+        """For people: ``shard 3: b/c.mp4 and 2 more``."""
+        n_more = len(self.files) - 1
+        more = f" and {n_more:,} more" if n_more else ""
+        return f"shard {self.number}: {self.files[0].media}{more}"
 
 
-@dataclass(frozen=True, slots=True)
-class ShardedRun:
-    """The work of a run, cut into shards that can be done in any order or at the same time."""
+class SharedRun:
+    """The run under way in an output folder.
 
-    plan: Plan
-    shards: tuple[Shard, ...]
+    Attributes:
+        folder: Of what is needed as long as it is under way.
+        members: One claim for each process that takes part.
+    """
+
+    def __init__(self, out: Path, header: dict[str, Any]) -> None:
+        self.out = out
+        self.id: str = header["id"]
+        self.config_hash: str = header["config_hash"]
+        self.n_shards: int = header["n_shards"]
+        self._header = header
+        self.began = datetime.fromisoformat(header["began"])
+        self.lease_s: float = header["lease_s"]
+        self.folder: Path = out / ".run" / self.id
+        self.members = Claims(self.folder / "members", self.lease_s)
+        self._claims = Claims(self.folder / "claims", self.lease_s)
+
+    @classmethod
+    def under_way(cls, out: Path) -> SharedRun | None:
+        """The run of an output folder; None where there is none."""
+        with suppress(FileNotFoundError):
+            return cls(out, json.loads((out / ".run" / "plan.json").read_bytes()))
+        return None
+
+    def shard(self, number: int) -> Shard:
+        """One shard, counted from 1."""
+        values = json.loads(self._file(number).read_bytes())
+        files = [MediaFile(**{**file, "path": Path(file["path"])}) for file in values["files"]]
+        return Shard(number, tuple(files))
+
+    def write(self, shard: Shard) -> None:
+        """Put a shard where `shard` finds it."""
+        values = asdict(shard)
+        self._file(shard.number).write_text(json.dumps(values, default=str), encoding="utf-8")
+
+    def clear(self) -> None:
+        """Remove the run: no process takes part any more."""
+        (self.out / ".run" / "plan.json").unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def plan(self, files: Sequence[MediaFile]) -> Plan:
+        """The work on some files, as this process would do it.
+
+        Raises:
+            ConfigError: It would give other results than the run's: other weights stand here.
+        """
+        plan = plan_for(files, validate(Config, self._header["config"]))
+        if plan.config_hash != self.config_hash:
+            raise ConfigError(
+                f"the run in {self.out} was planned with other weights than those that stand here: "
+                "put the same files in place"
+            )
+        return plan
+
+    def take(self, number: int) -> Claim | None:
+        """Claim a shard; None when it is done or another process has it."""
+        return self._claims.take(_name(number))
+
+    def check(self, number: int, generation: int) -> None:
+        """Raise `ClaimLostError` when a shard was given to another process."""
+        if not claims.is_current(self.folder / "claims", _name(number), generation):
+            raise ClaimLostError(f"{self.out}: shard {number} was given to another worker")
+
+    def free(self, passed: Collection[int]) -> list[int]:
+        """Numbers of the shards that can be claimed now, without those that this process passes."""
+        states = self._claims.states()
+        return [
+            number
+            for number in range(1, self.n_shards + 1)
+            if number not in passed and states.get(_name(number), "free") == "free"
+        ]
+
+    def is_at_work_elsewhere(self, own: Collection[int]) -> bool:
+        """Whether other processes hold shards."""
+        states = self._claims.states()
+        return any(
+            states.get(_name(number)) == "held"
+            for number in range(1, self.n_shards + 1)
+            if number not in own
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every shard is."""
+        done = Counter(self._claims.states().values())["done"]
+        return done == self.n_shards or not self.folder.exists()
+
+    @property
+    def medias(self) -> set[str]:
+        """Names of all its files."""
+        shards = map(self.shard, range(1, self.n_shards + 1))
+        return {file.media for shard in shards for file in shard.files}
+
+    @property
+    def share(self) -> float:
+        """Part of the run that is done, in [0, 1], by shards."""
+        shares = self._claims.shares()
+        return sum(shares.values()) / max(1, self.n_shards)
+
+    def _file(self, number: int) -> Path:
+        return self.folder / "shards" / f"{_name(number)}.json"
 
 
 @contextmanager
-def sharded(
-    inputs: Sequence[Path], out: Path, config: Config, *, force: bool = False, max_mb: float
-) -> Iterator[ShardedRun]:
-    """Plan a run; inside the block the shards are done, leaving it writes run.json.
+def take_part(
+    plan: Plan, out: Path, *, force: bool = False, max_mb: float, lease_s: float
+) -> Iterator[SharedRun]:
+    """Take part in the run under way in an output folder, or begin one.
 
-    The output folder is brought in order first. Until the block is left, no other run may be cut
-    into shards for it.
+    The shards are done inside the block. When all are done it is the end of the run.
 
     Args:
-        inputs: Files and folders, searched recursively.
+        plan: What a run that begins has to do.
         out: Output folder; it need not exist.
-        config: How.
-        force: Also the files that are done.
+        force: Whether files of the plan that are done by now are done again.
         max_mb: Megabytes of files in one shard; a larger file has one of its own.
+        lease_s: Seconds of silence after which the shard of a worker is given to another.
 
     Raises:
-        MediaError, WeightsError: As `make_plan`.
-        StoreError: Another run is writing to the output folder, or it cannot be written.
+        StoreError: Another run with other settings is at work there, or it cannot be written.
     """
-    began = datetime.now(UTC)
-    folder = out / ".shards"
-    with store.lock(folder):
-        try:
-            with store.lock(out):
-                store.reconcile(out)
-            plan = make_plan(inputs, out, config, force=force)
-            yield ShardedRun(plan, tuple(_write_lists(folder, shards(plan.todo, max_mb))))
-            with store.lock(out):  # shards that were killed leave rows that nobody else removes
-                store.reconcile(out)
-                _write_run(plan, out, began)
-        finally:
-            shutil.rmtree(folder)
+    with store.writing(out):
+        (out / ".run").mkdir(parents=True, exist_ok=True)
+    right = Claims(out / ".run", lease_s)
+    with claims.held(right, "plan", patience_s=PATIENCE_S):
+        run = _under_way(plan, out) or _begin(
+            plan, out, force=force, max_mb=max_mb, lease_s=lease_s
+        )
+        member = run.members.take(uuid.uuid4().hex)
+    with member or nullcontext():
+        yield run
+    if run.is_done:
+        with claims.held(right, "plan", patience_s=PATIENCE_S):
+            _end(run, plan)
 
 
-def _write_lists(folder: Path, medias_of_shards: Iterator[Sequence[str]]) -> Iterator[Shard]:
-    for number, medias in enumerate(medias_of_shards, start=1):
-        path = folder / f"{number:04}.txt"
-        path.write_text("\n".join(medias), encoding="utf-8")
-        more = f" and {len(medias) - 1} more" if len(medias) > 1 else ""
-        yield Shard(f"shard {number}: {medias[0]}{more}", path)
+@contextmanager
+def drawing(out: Path) -> Iterator[None]:
+    """Keep others from making pictures of a run at the same time, and wait for those who do."""
+    with claims.held(Claims(out / ".run", DRAWING_LEASE_S), "drawing", patience_s=PATIENCE_S):
+        yield
 
 
-def _write_run(plan: Plan, out: Path, began: datetime) -> None:
-    """Write run.json, which no shard can write, from the rows that the shards wrote."""
+def summary(plan: Plan, out: Path, began: datetime) -> Summary:
+    """What became of the files of a plan, told from the rows that all processes wrote."""
     todo = {file.media for file in plan.todo}
     rows = [
         row
@@ -89,15 +211,100 @@ def _write_run(plan: Plan, out: Path, began: datetime) -> None:
         if row.media in todo and row.config_hash == plan.config_hash
     ]
     statuses = Counter(row.status for row in rows)
-    counts = {
-        "n_ok": statuses["ok"],
-        "n_partial": statuses["partial"],
-        "n_failed": statuses["failed"],
-        "n_skipped": plan.n_done,
-        "n_faces": sum(row.n_faces for row in rows),
-        "seconds": (datetime.now(UTC) - began).total_seconds(),
-        "interrupted": len(rows) < len(todo),
+    return Summary(
+        n_ok=statuses["ok"],
+        n_partial=statuses["partial"],
+        n_failed=statuses["failed"],
+        n_skipped=plan.n_done,
+        n_frames=sum(row.n_frames_decoded for row in rows),
+        n_faces=sum(row.n_faces for row in rows),
+        seconds=(datetime.now(UTC) - began).total_seconds(),
+        interrupted=len(rows) < len(todo),
+        device=plan.config.runtime.device,
+        stage_seconds={},
+        problems=tuple(Problem(row.media, row.status, row.error) for row in rows if row.error),
+    )
+
+
+def cut(files: Sequence[MediaFile], max_mb: float) -> list[tuple[MediaFile, ...]]:
+    """Cut files into shards of about the same size, the largest first.
+
+    Args:
+        files: Still images before videos; no shard holds both.
+        max_mb: Megabytes in one shard, give or take half a file.
+    """
+    shards: list[tuple[MediaFile, ...]] = []
+    for kind, group in itertools.groupby(files, key=lambda file: file.kind):
+        same = list(group)
+        length = store.IMAGES_PER_PART if kind == "image" else len(same)
+        for start in range(0, len(same), length):
+            shards += _balanced(same[start : start + length], max_mb * 1e6)
+    return sorted(shards, key=_size, reverse=True)
+
+
+def _balanced(files: Sequence[MediaFile], max_bytes: float) -> Iterator[tuple[MediaFile, ...]]:
+    """Files in order, each in the shard in whose share of all bytes its middle lies."""
+    total = _size(files)
+    share = total / math.ceil(total / max_bytes) if total else math.inf
+    ends = itertools.accumulate(file.size_bytes for file in files)
+    turns = [(end - file.size_bytes / 2) // share for file, end in zip(files, ends, strict=True)]
+    for _, pairs in itertools.groupby(zip(turns, files, strict=True), key=lambda pair: pair[0]):
+        yield tuple(file for _, file in pairs)
+
+
+def _under_way(plan: Plan, out: Path) -> SharedRun | None:
+    """The run that this one can take part in; one that is in its way and dead is cleared."""
+    run = SharedRun.under_way(out)
+    if run is None or run.config_hash == plan.config_hash:
+        return run
+    if run.members.is_anyone_alive():
+        raise StoreError(
+            f"another run with other settings is writing to {out}: wait for it, or choose another "
+            "folder"
+        )
+    run.clear()
+    return None
+
+
+def _begin(plan: Plan, out: Path, *, force: bool, max_mb: float, lease_s: float) -> SharedRun:
+    with store.lock(out):
+        store.reconcile(out)
+        todo = plan.todo if force else store.pending(plan.todo, out, config_hash=plan.config_hash)
+        replaced = todo if force else [file for file in todo if file.kind == "image"]
+        store.forget(out, [file.media for file in replaced])
+    shards = cut(todo, max_mb)
+    header = {
+        "id": uuid.uuid4().hex[:12],
+        "n_shards": len(shards),
+        "began": datetime.now(UTC).isoformat(),
+        "lease_s": lease_s,
+        "config": plan.config.model_dump(mode="json"),
+        "config_hash": plan.config_hash,
     }
-    device = plan.config.runtime.device
-    manifest = run_manifest(plan, began=began, device=device, counts=counts, stage_seconds={})
-    store.write_run(out, manifest)
+    run = SharedRun(out, header)
+    with store.writing(out):
+        for name in ("shards", "claims", "members"):
+            (run.folder / name).mkdir(parents=True)
+        for number, files in enumerate(shards, start=1):
+            run.write(Shard(number, files))
+        claims.replace(out / ".run" / "plan.json", json.dumps(header).encode())
+    return run
+
+
+def _end(run: SharedRun, plan: Plan) -> None:
+    """Bring the output in order and remove the run, unless another process did so."""
+    current = SharedRun.under_way(run.out)
+    if current is None or current.id != run.id:
+        return
+    with suppress(StoreError), store.lock(run.out):  # held by a worker that lost its shard
+        store.reconcile(run.out)
+    store.write_run(run.out, run_manifest(plan, run.began, summary(plan, run.out, run.began)))
+    run.clear()
+
+
+def _size(files: Sequence[MediaFile]) -> int:
+    return sum(file.size_bytes for file in files)
+
+
+def _name(number: int) -> str:
+    return f"{number:05}"

@@ -156,23 +156,41 @@ class TableFile:
             self._buffer = []
 
 
-def media_rows(out: Path) -> list[MediaRow]:
-    """What became of every file of the run, ordered by name; empty where there is no run yet.
+def is_committed(out: Path, part: str) -> bool:
+    """Whether a part stands in the run."""
+    return _path(out, "media", part).exists()
+
+
+def media_rows(out: Path, parts: Sequence[str] | None = None) -> list[MediaRow]:
+    """What became of the files of the run, ordered by name; empty where there is no run yet.
+
+    Args:
+        out: Output folder.
+        parts: Those to read, as far as they are there; None reads all.
 
     Raises:
         StoreError: A media file is damaged, or was written by another version of the tables.
     """
-    rows = [MediaRow(**row) for path in _media_files(out) for row in _read_media(path)]
+    paths = _media_files(out) if parts is None else [_path(out, "media", part) for part in parts]
+    rows = [MediaRow(**row) for path in paths for row in _read_media(path)]
     return sorted(rows, key=lambda row: row.media)
 
 
-def pending(files: Sequence[MediaFile], out: Path, *, config_hash: str) -> list[MediaFile]:
+def pending(
+    files: Sequence[MediaFile], out: Path, *, config_hash: str, parts: Sequence[str] | None = None
+) -> list[MediaFile]:
     """Files that have no result yet: new, changed, set up otherwise, or failed last time.
+
+    Args:
+        files: To ask about.
+        out: Output folder.
+        config_hash: Of how they are to be done.
+        parts: In which their results would stand, where that is known.
 
     Raises:
         StoreError: A file's name belongs to another file, of another input folder, in this run.
     """
-    done = {row.media: row for row in media_rows(out)}
+    done = {row.media: row for row in media_rows(out, parts)}
     waiting = []
     for file in files:
         row = done.get(file.media)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"__init__", "schema", "ffmpeg", "console", "memory", "stopwatch"},
     {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
-    | {"downloads"},
+    | {"downloads", "claims"},
     {"card", "networks", "media", "tables", "track", "augment", "decode.index", "ribbon", "blur"}
     | {"datasets.samples", "metrics", "training_log", "networks.retinaface"},
     {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
@@ -22,7 +22,7 @@ LEVELS = [
     {"decode", "annotation", "datasets", "lanes", "mosaic"},
     {"finding", "reading", "collect", "manifest", "pictures", "action_units", "layers"},
     {"pipeline", "render", "sharding", "train", "evaluate", "inventory"} | {"explain_faces"},
-    {"sweep", "sheets", "explain_report"},
+    {"sweep", "sheets", "explain_report", "shard_work", "supervise"},
     {"cli_explain", "cli_models", "cli_render"},
     {"cli"},
     {"__main__"},

@@ -152,7 +152,7 @@ def test_start_and_end(made: Callable[[str], Path], tmp_path: Path) -> None:
         (["process", "in/one.png", "-o", "out", "--set", "sampling.evry=2"], "sampling.evry"),
         (["process", "in/one.png", "-o", "out", "--config", "none.yaml"], "none.yaml"),
         (["process", "in/one.png", "-o", "in/one.png"], "is a file"),
-        (["process", "in/one.png", "-o", "out", "--only", "none.txt"], "none.txt"),
+        (["work", "out", "id", "1", "1", "0", "1"], "run id has ended"),
         (["process", "in/one.png", "-o", "out", "--set", "runtime.device=cuda:9"], "cuda:9"),
         (["process", "in/one.png", "-o", "out", "--set", "classifier.weights=x"], "no weights 'x'"),
         (["show", "in"], "not the output folder"),

@@ -262,32 +262,6 @@ def test_progress_ends_at_one(folder: Path, tmp_path: Path) -> None:
     assert (seen[-1].n_files_done, seen[-1].n_files) == (6, 6)
 
 
-def test_runs_over_parts_of_the_list_share_one_output(
-    folder: Path, undisturbed: dict[str, pd.DataFrame], tmp_path: Path
-) -> None:
-    names = [f"day {day}/{name}" for day in (0, 1, 3) for name in ("clip.mp4", "still.png")]
-    errors: list[BaseException] = []
-
-    def work(part: list[str]) -> None:
-        try:
-            pipeline.process([folder], tmp_path, CONFIG, only=part)
-        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(names[start::2],)) for start in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert_same(tmp_path, undisturbed)
-
-
-def test_names_that_are_not_there_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.mp4"):
-        pipeline.process([folder], tmp_path, CONFIG, only=["day 1/clip.mp4", "none.mp4"])
-
-
 def test_folder_without_media_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(MediaError, match="in"):
