@@ -1,69 +1,88 @@
 """Prefect flow `process-dataset`: folders of videos and images in, tables and annotated videos out.
 
-One task run per *shard* of files; a shard is ``fer-batch process --only``.
+Each task run is a *shard* of files. Any number of runs on one output folder share its shards.
 """
 
-from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from prefect import flow, unmapped
+from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.futures import wait
+from prefect.futures import PrefectFuture, wait
 from prefect.states import Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from fer_batch import config as configuration
+from fer_batch import sharding
+from fer_batch.config import Config
+from fer_batch.plan import make_plan
 from fer_batch.schema import FerError
-from fer_batch.sharding import sharded
+from fer_batch.sharding import SharedRun
 
-from .commands import Positive, finish, run_command
+from .artifacts import publish
+from .commands import Level, finish, run_command
+from .shards import Scale, call_workers, do_shards
 
 
-@flow(name="process-dataset", task_runner=ThreadPoolTaskRunner(max_workers=1))
+@flow(name="process-dataset")
 def process_dataset(  # noqa: PLR0913 - the parameters are the form that people fill in
     input: Path | list[Path],
     output: Path,
     *,
-    config: Path | None = None,
-    overrides: Sequence[str] = (),
+    config: Config | Path = Config(),
     annotate: bool = False,
+    report: bool = True,
     force: bool = False,
-    shard_mb: Positive = 500,
-    timeout_s: Positive = 86_400,
+    scale: Scale = Scale(),
+    log_level: Level = "info",
 ) -> State[None]:
     """Find the faces and their emotions in every video and picture of a folder.
 
-    Only files that are new, changed, or failed last time are processed.
+    Only files that are new, changed, or failed last time are processed. Runs on the same output at
+    the same time share the work.
 
     Args:
         input: A file or folder, or a list of them; folders are searched recursively.
         output: Folder for the results; made where it is missing.
-        config: YAML file of settings.
-        overrides: Settings that replace those of the file, each as section.key=value.
+        config: Settings, or a YAML file of them.
         annotate: Also make annotated videos.
+        report: Also make a summary with pictures, and show it here.
         force: Also process the files that are done.
-        shard_mb: Megabytes of files in one task run; a larger file has one of its own.
-        timeout_s: Seconds after which a task run is killed; the files it finished stay.
+        scale: How the work is cut, and who does it.
+        log_level: What of the library's messages is logged.
     """
     inputs = input if isinstance(input, list) else [input]
-    options = ["--quiet", *["--force"] * force, *(f"--set={override}" for override in overrides)]
-    options += ["--config", str(config)] if config else []
-    process = ["process", *map(str, inputs), "-o", str(output), *options]
-    render = ["render", str(output), *options]
+    settings = config if isinstance(config, Config) else configuration.load(config)
+    began = datetime.now(UTC)
     try:
-        settings = configuration.load(config, overrides)
-        with sharded(inputs, output, settings, force=force, max_mb=shard_mb) as run:
-            futures = list(
-                run_command.map(
-                    [shard.label for shard in run.shards],
-                    [[*process, "--only", str(shard.path)] for shard in run.shards],
-                    unmapped(timeout_s),
-                )
-            )
-            wait(futures)
-        if annotate:
-            futures.append(run_command.submit("render", render, timeout_s))
+        plan = left = make_plan(inputs, output, settings, force=force)
+        reasons: list[str] = []
+        while not reasons and (left.todo or SharedRun.under_way(output)):
+            with sharding.take_part(
+                left, output, force=force, max_mb=scale.shard_mb, lease_s=scale.lease_s
+            ) as run:
+                if left is plan:
+                    call_workers(input=inputs, output=output, config=config, scale=scale)
+                reasons = do_shards(run, scale, log_level)
+                left = left.without(run.medias)
+        summary = sharding.summary(plan, output, began)
+        with sharding.drawing(output):
+            drawn = _draw(output, annotate=annotate, report=report, timeout_s=scale.timeout_s)
     except FerError as error:
         return Failed(message=str(error))
-    n_done, n_before = len(run.plan.todo), run.plan.n_done
-    return finish(futures, f"{n_done} files processed, {n_before} were done before")
+    failed = [f"{each.media}: {each.error}" for each in summary.problems if each.status == "failed"]
+    return finish(drawn, str(summary), problems=[*(reasons * summary.interrupted), *failed])
+
+
+def _draw(
+    output: Path, *, annotate: bool, report: bool, timeout_s: float
+) -> list[PrefectFuture[Any]]:
+    """Make the pictures that were asked for, one after the other."""
+    commands = ["render"] * annotate + ["report"] * report
+    futures = []
+    for command in commands:
+        futures.append(run_command.submit(command, [command, str(output)], timeout_s))
+        wait(futures)
+    if report:
+        publish(output)
+    return futures

@@ -1,0 +1,6 @@
+"""Stub."""
+
+from pathlib import Path
+
+
+def publish(output: Path) -> None: ...
