@@ -18,17 +18,20 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from fer_batch import urls
 from fer_batch.schema import StoreError
 
 logger = logging.getLogger(__name__)
 
 BEATS = 6
 """In one lease."""
+LOCK_LEASE_S = 60.0
 
 State = Literal["free", "held", "done"]
 
@@ -60,7 +63,7 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         self._left.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # others will find it silent
+        with contextlib.suppress(*urls.failures()):  # others will find it silent
             self._write("free")
 
     def check(self) -> None:
@@ -79,7 +82,7 @@ class Claim:
             try:
                 self._write("held")
                 self._beaten_s = _now_s()
-            except OSError as error:
+            except urls.failures() as error:
                 logger.warning("%s: the claim cannot be written: %s", self._name, error)
 
     def _write(self, state: State) -> None:
@@ -121,15 +124,24 @@ class Claims:
             for name, generation in generations.items()
         }
 
-    def is_anyone_alive(self) -> bool:
-        """Whether a holder beats; waits a lease for one that is silent."""
-        before = {name: self._read(name, n) for name, n in self._list()[0].items()}
-        while "held" in self.states().values():
-            time.sleep(min(1.0, self._lease_s / BEATS))
-            generations = self._list()[0]
-            if any(self._read(name, n) != before.get(name) for name, n in generations.items()):
+    def is_anyone_alive(self, names: Callable[[str], bool] = lambda name: True) -> bool:
+        """Whether a holder beats, of work with such names; waits a lease for one that is silent."""
+        before: dict[str, bytes] = {}
+        while True:
+            generations, done = self._list()
+            states = {
+                name: self._state(name, generation)
+                for name, generation in generations.items()
+                if name not in done and names(name)
+            }
+            held = {name for name, state in states.items() if state == "held"}
+            contents = {name: self._read(name, generations[name])[0] for name in held}
+            if any(content != before.get(name, content) for name, content in contents.items()):
                 return True
-        return False
+            if not held:
+                return False
+            before |= contents
+            time.sleep(min(1.0, self._lease_s / BEATS))
 
     def shares(self) -> dict[str, float]:
         """Part that is done, in [0, 1], of all work that was ever claimed."""
@@ -187,6 +199,26 @@ def held(claims: Claims, name: str, *, patience_s: float) -> Iterator[Claim]:
         yield claim
 
 
+@contextlib.contextmanager
+def locked(folder: Path, *, shared: bool) -> Iterator[None]:
+    """A lock made of claims, for where there is no `flock`.
+
+    Raises:
+        BlockingIOError: Another process holds it, and it is not shared by both.
+    """
+    mine = Claims(folder, LOCK_LEASE_S)
+    name = f"shared-{uuid.uuid4().hex}" if shared else "exclusive"
+    claim = mine.take(name)
+    with claim or contextlib.nullcontext():
+        if not claim or mine.is_anyone_alive(
+            lambda other: other == "exclusive" if shared else other != name
+        ):
+            raise BlockingIOError
+        yield
+    if shared:
+        _file(folder, name, 1).unlink(missing_ok=True)
+
+
 def create(path: Path, content: bytes) -> bool:
     """Create a file; False when another process was faster, or the folder was removed."""
     try:
@@ -209,9 +241,9 @@ def _file(folder: Path, name: str, generation: int) -> Path:
 
 def replace(path: Path, content: bytes) -> None:
     """Put a file in place, as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.fer-batch-tmp")
+    temporary = urls.temporary_for(path)
     temporary.write_bytes(content)
-    temporary.replace(path)
+    urls.publish(temporary, path)
 
 
 def _content(state: State, *, beat: int = 0, share: float = 0.0) -> bytes:

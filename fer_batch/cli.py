@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_batch import __version__, cli_explain, cli_models, cli_render
-from fer_batch.console import interrupts, progress_bar
+from fer_batch.console import interrupts, place, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_render.add_commands(commands, [configured, spoken])
 
     show = commands.add_parser("show", parents=[spoken], help="summary table of a run")
-    show.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
+    show.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     show.set_defaults(run=_show)
 
     config = commands.add_parser(
@@ -107,8 +107,12 @@ def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentP
         description="Find videos and images, recognise the emotion of every face in every frame, "
         "write tables. A second run over the same output does only what is missing or changed.",
     )
-    process.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="file or folder")
-    process.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
+    process.add_argument(
+        "inputs", nargs="+", type=place, metavar="INPUT", help="file, folder or URL"
+    )
+    process.add_argument(
+        "-o", "--out", required=True, type=place, help="folder or URL for the results"
+    )
     process.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads to use; all cores if not given"
     )

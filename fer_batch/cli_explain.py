@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch.console import progress_bar
+from fer_batch.console import place, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
         help="why a run saw what it saw: heatmaps of its faces, and numbers",
         description="Explain the faces of a finished run with the weights that it was made with.",
     )
-    explain.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
+    explain.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     explain.add_argument(
         "--media", action="append", default=[], metavar="NAME", help="only this file of the run"
     )
@@ -41,7 +41,7 @@ def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
         help="only the frame that a video shows at this time",
     )
     explain.add_argument(
-        "-o", "--folder", type=Path, metavar="DIR", help="folder for the results (OUT/explain)"
+        "-o", "--folder", type=place, metavar="DIR", help="folder for the results (OUT/explain)"
     )
     explain.set_defaults(run=_explain)
 
@@ -58,7 +58,7 @@ def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
     )
     pictures.add_argument("--split", choices=("train", "valid", "test"), default="test")
     pictures.add_argument(
-        "-o", "--folder", required=True, type=Path, metavar="DIR", help="folder for the results"
+        "-o", "--folder", required=True, type=place, metavar="DIR", help="folder for the results"
     )
     pictures.set_defaults(run=_explain_data)
 

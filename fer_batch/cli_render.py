@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch.console import progress_bar
+from fer_batch.console import place, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> 
         help="annotated videos of a finished run",
         description="Draw what a run found on copies of its videos and pictures.",
     )
-    render.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
+    render.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     render.add_argument(
         "--media",
         action="append",
@@ -56,7 +56,7 @@ def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> 
         description="Make pictures that show a run at a glance: a thumbnail of every file, and the "
         "strongest moments of each emotion of the faces of each video, and of the still images.",
     )
-    sheet.add_argument("out", type=Path, metavar="OUT", help="output folder of a run")
+    sheet.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     sheet.set_defaults(run=_sheet)
     for command in (render, sheet):
         command.add_argument("--force", action="store_true", help="also what is up to date")

@@ -198,6 +198,12 @@ class Runtime(_Section):
     """Faces per forward pass, collected across frames and files; empty: 16, with a GPU 512."""
     buffer_mb: float | None = Field(None, gt=0)
     """Decoded pixels that may wait or be under way, over all files; empty: 256, with a GPU 2048."""
+    cache_dir: Path | None = None
+    """Folder into which inputs behind URLs are fetched; empty: fer_batch/media below the user's
+    cache folder. Processes may share it."""
+    cache_gb: float = Field(20, gt=0)
+    """Least recently used files leave that folder before it is larger. A single file may be: then
+    it is fetched when no other is in use."""
 
 
 class Config(_Section):

@@ -1,12 +1,25 @@
-"""What the commands share: a progress bar, and a gentle Ctrl-C."""
+"""What the commands share: places to read and write, a progress bar, and a gentle Ctrl-C."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+
+def place(text: str) -> Path:
+    """A path or URL of the command line, for argparse."""
+    from fer_batch.schema import ConfigError
+    from fer_batch.urls import path_of
+
+    try:
+        return path_of(text)
+    except ConfigError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 @contextmanager

@@ -27,7 +27,7 @@ _LOG_EVERY_BYTES = 10 << 20
 
 
 def fetch(url: str, sha256: str) -> Path:
-    """The file of a URL in ``$XDG_CACHE_HOME/fer_batch`` or ``~/.cache/fer_batch``.
+    """The file of a URL in the user's `cache_folder`.
 
     What was fetched before is used again, and what was fetched in part is gone on with. Processes
     that want the same file at once wait for the one that fetches it.
@@ -40,7 +40,7 @@ def fetch(url: str, sha256: str) -> Path:
     Raises:
         WeightsError: It cannot be fetched, or does not have the hash.
     """
-    path = _cache() / Path(urlsplit(url).path).name
+    path = cache_folder() / Path(urlsplit(url).path).name
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +60,12 @@ def fetch(url: str, sha256: str) -> Path:
     return path
 
 
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/fer_batch`` or ``~/.cache/fer_batch``."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (folder if folder.is_absolute() else Path.home() / ".cache") / "fer_batch"
+
+
 def read_unzipped(path: Path) -> io.BytesIO:
     """The bytes of a file, or of the only file in it where it is a zip, in memory.
 
@@ -73,11 +79,6 @@ def read_unzipped(path: Path) -> io.BytesIO:
             if len(members) == 1:
                 return io.BytesIO(archive.read(members[0]))
     return io.BytesIO(path.read_bytes())
-
-
-def _cache() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (folder if folder.is_absolute() else Path.home() / ".cache") / "fer_batch"
 
 
 def _download(url: str, path: Path, sha256: str) -> None:

@@ -22,14 +22,12 @@ import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 
+from fer_batch import urls
 from fer_batch.config import Render, Sampling
 from fer_batch.ffmpeg import ffmpeg_path
 from fer_batch.schema import Bytes, MediaInfo, RenderError, StoreDiskFullError
 
 logger = logging.getLogger(__name__)
-
-TEMPORARY = ".{}.fer-batch-tmp"
-"""Name of a file that is not complete."""
 
 GIF_WIDTH, GIF_RATE = 480, 12.5
 
@@ -43,24 +41,25 @@ _LOG_BYTES, _LAST_WORDS = 4096, 4
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its name if the block ends without exception.
+    """A temporary file that takes the place of ``path`` if the block ends without exception.
 
     Raises:
         RenderError: The file or its folder cannot be written.
         StoreDiskFullError: No space is left.
     """
-    temporary = path.with_name(TEMPORARY.format(path.name))
+    temporary = urls.temporary_for(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        urls.make_folder(path.parent)
         try:
             yield temporary
-            temporary.replace(path)
+            urls.publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except urls.failures() as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(path) from error
-        raise RenderError(f"{path}: cannot be written: {error.strerror or error}") from error
+        why = getattr(error, "strerror", None) or urls.reason(error)
+        raise RenderError(f"{path}: cannot be written: {why}") from error
 
 
 @dataclass(frozen=True, slots=True)

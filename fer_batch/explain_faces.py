@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fer_batch import store, timeline
+from fer_batch.cache import fetched
 from fer_batch.card import ModelCard
 from fer_batch.config import Config, Sampling
 from fer_batch.crop import crop, normalise
@@ -204,13 +205,14 @@ class RunFaces:
                 "run `fer-batch process` again"
             )
         n_found = 0
-        for span in _spans(row, faces["pts_s"].to_numpy(np.float64)):
-            with FrameReader(source_of(row), span, self._config.decode) as reader:
-                for chunk in reader:
-                    inside = faces[faces["frame_index"].isin(chunk.frame_index)]
-                    if len(inside):
-                        n_found += len(inside)
-                        yield self._cut(inside, chunk)
+        with fetched(source_of(row), self._config.runtime) as source:
+            for span in _spans(row, faces["pts_s"].to_numpy(np.float64)):
+                with FrameReader(source, span, self._config.decode) as reader:
+                    for chunk in reader:
+                        inside = faces[faces["frame_index"].isin(chunk.frame_index)]
+                        if len(inside):
+                            n_found += len(inside)
+                            yield self._cut(inside, chunk)
         if n_found < len(faces):
             raise ExplainError(f"the frames of {len(faces) - n_found} faces cannot be decoded")
 

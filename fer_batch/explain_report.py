@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,15 +12,15 @@ import pyarrow as pa
 import torch
 from tabulate import tabulate
 
-from fer_batch import explain_plots, tables
+from fer_batch import explain_plots, tables, urls
 from fer_batch.card import ModelCard
 from fer_batch.explain import Explainer, Method
 from fer_batch.explain_faces import FaceBatch, FaceSource, joined
 from fer_batch.explain_plots import Mean
 from fer_batch.faithfulness import correlation, deletion, insertion, shares
+from fer_batch.parquet import TableFile, writing
 from fer_batch.regions import REGIONS, aligned, masks
 from fer_batch.schema import EMOTIONS, Bytes, ExplainError, Floats, Ints
-from fer_batch.store import TableFile, writing
 
 TABLE = "explanations.parquet"
 CHANCE = "chance"
@@ -68,6 +67,22 @@ def explain(
         ExplainError: Files failed: these are named, everything else is done.
         StoreError: The folder cannot be written.
     """
+    _clear(out)
+    with writing(out), urls.local_folder(out) as folder:
+        summary = _explain(faces, explainer, folder, methods, on_progress)
+    if faces.failures:
+        counts = f"{len(faces.failures)} files could not be explained as a whole"
+        raise ExplainError("\n".join([f"{counts}:", *faces.failures]))
+    return summary
+
+
+def _explain(
+    faces: FaceSource,
+    explainer: Explainer,
+    out: Path,
+    methods: Sequence[Method],
+    on_progress: Callable[[int, int], None],
+) -> pd.DataFrame:
     randomised = explainer.randomised(seed=0)
     means: dict[int, Mean] = defaultdict(Mean)
     table = _begin(out, explainer.card)
@@ -91,11 +106,7 @@ def explain(
             table.commit()
     finally:
         table.discard()
-    summary = _sum_up(means, explainer.card, out)
-    if faces.failures:
-        counts = f"{len(faces.failures)} files could not be explained as a whole"
-        raise ExplainError("\n".join([f"{counts}:", *faces.failures]))
-    return summary
+    return _sum_up(means, explainer.card, out)
 
 
 def summarise(path: Path) -> pd.DataFrame:
@@ -135,19 +146,23 @@ def _sum_up(means: Mapping[int, Mean], card: ModelCard, out: Path) -> pd.DataFra
     return summary
 
 
+def _clear(out: Path) -> None:
+    """Remove what an earlier call wrote of other faces."""
+    with writing(out):
+        if (out / TABLE).exists():
+            for folder in ("emotions", "faces"):
+                urls.remove_folder(out / folder)
+            for name in ("summary.csv", "summary.md"):
+                (out / name).unlink(missing_ok=True)
+
+
 def _begin(out: Path, card: ModelCard) -> TableFile:
-    """The table, in a folder without what an earlier call wrote of other faces."""
     metadata = {
         "fer_batch.schema_version": tables.VERSION,
         "fer_batch.model_card": card.model_dump_json(),
     }
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        if (out / TABLE).exists():
-            for folder in ("emotions", "faces"):
-                shutil.rmtree(out / folder, ignore_errors=True)
-            for name in ("summary.csv", "summary.md"):
-                (out / name).unlink(missing_ok=True)
         return TableFile(out / TABLE, tables.EXPLANATIONS.with_metadata(metadata))
 
 

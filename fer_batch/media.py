@@ -1,4 +1,4 @@
-"""Find the videos and still images in files and folders."""
+"""Find the videos and still images in files and folders, local ones or behind URLs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
+from fer_batch import urls
 from fer_batch.schema import MediaError, MediaFile, MediaKind, MediaRow
 
 # fmt: off
@@ -26,6 +28,8 @@ TEMPORARY_SUFFIXES = frozenset({".crdownload", ".download", ".part", ".partial",
 TEMPORARY_PREFIXES = (".", "~")
 FOREIGN_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "__MACOSX", "lost+found"})
 """Trash, thumbnails and resource forks that operating systems put beside media."""
+OUTPUT_FILES = frozenset({".lock", "run.json"})
+"""One of them stands in the output folder of a run, beside the folder ``faces``."""
 
 _DISFA_FOLDER = re.compile(r"videos?_(left|right)camera", re.IGNORECASE)
 _DISFA_FILE = re.compile(r"(left|right)video(SN\d{3})_comp", re.IGNORECASE)
@@ -41,8 +45,13 @@ def find(inputs: Sequence[Path]) -> list[MediaFile]:
     of ``inputs``.
 
     Raises:
-        MediaError: An input does not exist, or a folder cannot be read.
+        MediaError: An input does not exist, or a folder cannot be read; or local files and URLs, or
+            URLs without a common folder, are mixed.
+        ConfigError: The protocol of a URL is not known, or its package is missing.
     """
+    inputs = [urls.path_of(path) for path in inputs]
+    if any(map(urls.is_url, inputs)):
+        return _find_urls(inputs)
     root = root_of(inputs)
     found: dict[tuple[int, int], MediaFile] = {}
     folders: set[tuple[int, int]] = set()
@@ -59,15 +68,15 @@ def source_of(row: MediaRow) -> MediaFile:
     """The file that a row of the media table is about.
 
     Raises:
-        MediaError: It is gone, or is not the same any more.
+        MediaError: It is gone, cannot be reached, or is not the same any more.
     """
-    path = Path(row.root, row.media)
+    path = urls.join(row.root, row.media)
     try:
-        status = path.stat()
-    except OSError as error:
-        message = f"{path}: the source cannot be read: {error.strerror}"
+        stamp = urls.stamp(path)
+    except urls.failures() as error:
+        message = f"{path}: the source cannot be read: {urls.reason(error)}"
         raise MediaError(message, path) from error
-    if (status.st_size, status.st_mtime_ns) != (row.size_bytes, row.mtime_ns):
+    if stamp != (row.size_bytes, row.mtime_ns):
         raise MediaError(
             f"{path}: the source has changed since it was processed: run `fer-batch process` again",
             path,
@@ -94,7 +103,7 @@ def root_of(inputs: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
 
 
-def kind_of(path: Path) -> MediaKind | None:
+def kind_of(path: PurePath) -> MediaKind | None:
     """What the file name extension says; None when it is not one of a medium."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
@@ -119,20 +128,27 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         return
     seen.add((status.st_dev, status.st_ino))
     for entry, is_folder in entries:
-        if entry.name.startswith(TEMPORARY_PREFIXES) or entry.name in FOREIGN_FOLDERS:
+        if _is_passed_over(entry.name):
             continue
         if is_folder:
             yield from _walk(entry, seen)
-        elif kind_of(entry) and TEMPORARY_SUFFIXES.isdisjoint(map(str.lower, entry.suffixes)):
+        elif _is_medium(entry):
             yield entry
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(TEMPORARY_PREFIXES) or name in FOREIGN_FOLDERS
+
+
+def _is_medium(path: PurePath) -> bool:
+    suffixes = map(str.lower, path.suffixes)
+    return kind_of(path) is not None and TEMPORARY_SUFFIXES.isdisjoint(suffixes)
 
 
 def _is_output(entries: Sequence[tuple[Path, bool]]) -> bool:
     """Whether a folder holds the tables of an earlier run."""
     names = {(entry.name, is_folder) for entry, is_folder in entries}
-    return ("faces", True) in names and not names.isdisjoint(
-        {(".lock", False), ("run.json", False)}
-    )
+    return ("faces", True) in names and any((name, False) in names for name in OUTPUT_FILES)
 
 
 def _add(path: Path, root: Path, found: dict[tuple[int, int], MediaFile]) -> None:
@@ -156,7 +172,61 @@ def _add(path: Path, root: Path, found: dict[tuple[int, int], MediaFile]) -> Non
         found[key] = file
 
 
-def _disfa(path: Path) -> tuple[str | None, Literal["left", "right"] | None]:
+def _find_urls(inputs: Sequence[Path]) -> list[MediaFile]:
+    """What `find` gives, of URLs alone: a listing of each, without a request for any folder."""
+    found: dict[str, urls.Entry] = {}
+    folders = []
+    for path in inputs:
+        if not urls.is_url(path):
+            raise MediaError(f"{path}: local files and URLs cannot be in one run", path)
+        try:
+            entries = urls.listing(path)
+        except urls.failures() as error:
+            raise MediaError(f"{path}: cannot be read: {urls.reason(error)}", path) from error
+        if not entries:
+            raise MediaError(f"{path}: there is no such file or folder", path)
+        is_file = not entries[0].name
+        folders.append(str(path.parent if is_file else path).rstrip("/"))
+        for entry in entries if is_file else _wanted(entries):
+            found[f"{folders[-1]}/{entry.name or path.name}"] = entry
+    levels = zip(*(folder.split("/") for folder in folders), strict=False)
+    common = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels)]
+    if len(common) < 3:  # protocol, nothing, bucket
+        message = f"{', '.join(map(str, inputs))}: they have no folder in common"
+        raise MediaError(message, inputs[0])
+    root = "/".join(common)
+    return [_behind_url(root, url.removeprefix(f"{root}/"), found[url]) for url in sorted(found)]
+
+
+def _behind_url(root: str, name: str, entry: urls.Entry) -> MediaFile:
+    subject, camera = _disfa(PurePosixPath(root, name))
+    return MediaFile(
+        path=urls.join(root, name),
+        media=name,
+        kind=kind_of(PurePosixPath(name)) or "video",
+        size_bytes=entry.size_bytes,
+        mtime_ns=entry.mtime_ns,
+        subject=subject,
+        camera=camera,
+    )
+
+
+def _wanted(entries: Sequence[urls.Entry]) -> Iterator[urls.Entry]:
+    """Those that `_walk` would take of the same files in a local folder."""
+    paths = [(PurePosixPath(entry.name), entry) for entry in entries]
+    folders = [(path, parent) for path, _ in paths for parent in path.parents]
+    holds_faces = {folder.parent for _, folder in folders if folder.name == "faces"}
+    outputs = {path.parent for path, _ in paths if path.name in OUTPUT_FILES} & holds_faces
+    for path, entry in paths:
+        if (
+            _is_medium(path)
+            and not any(map(_is_passed_over, path.parts))
+            and outputs.isdisjoint(path.parents)
+        ):
+            yield entry
+
+
+def _disfa(path: PurePath) -> tuple[str | None, Literal["left", "right"] | None]:
     """Subject and camera of a DISFA video, ``Videos_LeftCamera/LeftVideoSN001_comp.avi``."""
     file = _DISFA_FILE.fullmatch(path.stem)
     if not file or not _DISFA_FOLDER.fullmatch(path.parent.name):

@@ -1,4 +1,4 @@
-"""Files decoded ahead, several parts at once, into a queue that is bounded in bytes."""
+"""Files fetched and decoded ahead, several parts at once, into a queue that is bounded in bytes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
+from fer_batch.cache import fetched
 from fer_batch.config import Config
 from fer_batch.decode import FrameReader
 from fer_batch.schema import DecodeError, DecodeReport, FrameChunk, MediaFile, MediaInfo
@@ -40,7 +41,9 @@ class _Job:
     """A file under way."""
 
     file: MediaFile
-    reader: FrameReader
+    reader: FrameReader = field(init=False)
+    close: Callable[[], None] = field(init=False)
+    """These two are known once the file is open."""
     info: MediaInfo | None = None
     is_busy: bool = True
     """Whether a thread opens the file, or goes on reading it: no other may take a part."""
@@ -100,7 +103,7 @@ class ReaderPool:
             thread.join()
         for job in self._jobs:
             if job.info:
-                job.reader.__exit__()
+                job.close()
 
     @property
     def at_end(self) -> bool:
@@ -168,9 +171,7 @@ class ReaderPool:
                     job.n_threads += 1
                     return job
                 if self._files and len(self._jobs) < self._n_readers:
-                    file = self._files.popleft()
-                    reader = FrameReader(file, self._config.sampling, self._config.decode)
-                    self._jobs.append(_Job(file, reader))
+                    self._jobs.append(_Job(self._files.popleft()))
                     return self._jobs[-1]
                 if not self._files and not any(job.is_busy for job in self._jobs):
                     return None
@@ -180,9 +181,13 @@ class ReaderPool:
     def _open(self, job: _Job) -> None:
         error: Exception | None = None
         started = time.perf_counter()
+        config = self._config
         try:
-            job.reader.__enter__()
-            job.info = job.reader.info
+            with contextlib.ExitStack() as stack:
+                local = fetched(job.file, config.runtime, go_on=lambda: not self._stopped)
+                reader = FrameReader(stack.enter_context(local), config.sampling, config.decode)
+                job.reader = stack.enter_context(reader)
+                job.info, job.close = reader.info, stack.pop_all().close
         except Exception as caught:  # noqa: BLE001 - what one file does must not end the others
             error = caught
         self._count(job, started)
@@ -261,4 +266,4 @@ class ReaderPool:
             job.n_threads -= 1
             is_over = job.has_ended and not job.n_threads
         if is_over and job.info:
-            job.reader.__exit__()
+            job.close()

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import av
 from PIL import Image, PngImagePlugin
 
-from fer_batch import __version__, media, store
+from fer_batch import __version__, media, store, urls
 from fer_batch.annotation import Annotations, load_annotations
+from fer_batch.cache import fetched
 from fer_batch.card import find_weights
 from fer_batch.config import Config, Render, Sampling, cpu_threads
 from fer_batch.decode import FrameReader
-from fer_batch.encode import TEMPORARY, VideoWriter, find_sound, replacing
+from fer_batch.encode import VideoWriter, find_sound, replacing
 from fer_batch.layers import Layers
 from fer_batch.schema import (
     FerError,
@@ -89,7 +90,7 @@ def render(
     with store.lock(out, shared=only is not None):
         copies = _copies(out, config, only)
         if only is None:
-            for path in (out / "annotated").rglob(TEMPORARY.format("*")):
+            for path in (out / "annotated").rglob(urls.TEMPORARY.format("*")):
                 path.unlink()
         stale = [copy for copy in copies if force or not copy.is_current()]
         stale.sort(key=lambda copy: copy.row.kind)  # images together: see load_annotations
@@ -135,13 +136,13 @@ class _Copy:
         """Whether the file is there and has this marker."""
         try:
             if self.path.suffix == ".mp4":
-                with av.open(str(self.path)) as video:
+                with self.path.open("rb") as file, av.open(file) as video:
                     return video.metadata.get("comment") == self.marker
             with self.path.open("rb") as picture:
                 head = picture.read(_END_BYTES)
                 picture.seek(max(picture.seek(0, os.SEEK_END) - _END_BYTES, 0))
                 return self.marker.encode() in head + picture.read()
-        except (OSError, av.FFmpegError):
+        except urls.failures(av.FFmpegError):
             return False
 
 
@@ -233,10 +234,10 @@ def _layers(
 def _make_video(
     copy: _Copy, prepare: Callable[[MediaInfo], Layers], config: Config, meter: _Meter
 ) -> None:
-    source = media.source_of(copy.row)
     span = Sampling(start_s=config.sampling.start_s, end_s=config.sampling.end_s)
     begin_s = span.start_s or 0.0
     with ExitStack() as stack:
+        source = stack.enter_context(fetched(media.source_of(copy.row), config.runtime))
         temporary = stack.enter_context(replacing(copy.path))
         threads = cpu_threads(config.runtime)
         reader = stack.enter_context(FrameReader(source, span, config.decode, threads))
@@ -269,7 +270,10 @@ def _check_gif(info: MediaInfo, span: Sampling) -> None:
 def _make_picture(
     copy: _Copy, prepare: Callable[[MediaInfo], Layers], config: Config, meter: _Meter
 ) -> None:
-    with FrameReader(media.source_of(copy.row), config.sampling, config.decode) as reader:
+    with (
+        fetched(media.source_of(copy.row), config.runtime) as source,
+        FrameReader(source, config.sampling, config.decode) as reader,
+    ):
         layers = prepare(reader.info)
         picture = Image.fromarray(next(layers.draw(next(iter(reader)))))
     with replacing(copy.path) as temporary:

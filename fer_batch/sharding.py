@@ -18,7 +18,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import shutil
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -28,10 +27,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fer_batch import claims, store
+from fer_batch import claims, store, urls
 from fer_batch.claims import Claim, ClaimLostError, Claims
 from fer_batch.config import Config, validate
 from fer_batch.manifest import Problem, Summary, run_manifest
+from fer_batch.parquet import writing
 from fer_batch.plan import Plan, plan_for
 from fer_batch.schema import ConfigError, MediaFile, StoreError
 
@@ -86,7 +86,9 @@ class SharedRun:
     def shard(self, number: int) -> Shard:
         """One shard, counted from 1."""
         values = json.loads(self._file(number).read_bytes())
-        files = [MediaFile(**{**file, "path": Path(file["path"])}) for file in values["files"]]
+        files = [
+            MediaFile(**{**file, "path": urls.path_of(file["path"])}) for file in values["files"]
+        ]
         return Shard(number, tuple(files))
 
     def write(self, shard: Shard) -> None:
@@ -97,7 +99,7 @@ class SharedRun:
     def clear(self) -> None:
         """Remove the run: no process takes part any more."""
         (self.out / ".run" / "plan.json").unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        urls.remove_folder(self.folder)
 
     def plan(self, files: Sequence[MediaFile]) -> Plan:
         """The work on some files, as this process would do it.
@@ -115,7 +117,7 @@ class SharedRun:
 
     def take(self, number: int) -> Claim | None:
         """Claim a shard; None when it is done or another process has it."""
-        return self._claims.take(_name(number))
+        return self._claims.take(_name(number)) if self._file(number).exists() else None
 
     def check(self, number: int, generation: int) -> None:
         """Raise `ClaimLostError` when a shard was given to another process."""
@@ -180,8 +182,8 @@ def take_part(
     Raises:
         StoreError: Another run with other settings is at work there, or it cannot be written.
     """
-    with store.writing(out):
-        (out / ".run").mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        urls.make_folder(out / ".run")
     right = Claims(out / ".run", lease_s)
     with claims.held(right, "plan", patience_s=PATIENCE_S):
         run = _under_way(plan, out) or _begin(
@@ -282,9 +284,9 @@ def _begin(plan: Plan, out: Path, *, force: bool, max_mb: float, lease_s: float)
         "config_hash": plan.config_hash,
     }
     run = SharedRun(out, header)
-    with store.writing(out):
+    with writing(out):
         for name in ("shards", "claims", "members"):
-            (run.folder / name).mkdir(parents=True)
+            urls.make_folder(run.folder / name)
         for number, files in enumerate(shards, start=1):
             run.write(Shard(number, files))
         claims.replace(out / ".run" / "plan.json", json.dumps(header).encode())

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, PngImagePlugin
 
-from fer_batch import __version__, media, moments, store, timeline
+from fer_batch import __version__, media, moments, store, timeline, urls
 from fer_batch.blur import Paths, hide
+from fer_batch.cache import fetched
 from fer_batch.config import Config, Sampling, cpu_threads
 from fer_batch.decode import FrameReader
-from fer_batch.encode import TEMPORARY, replacing
+from fer_batch.encode import replacing
 from fer_batch.moments import Moment, Track
 from fer_batch.mosaic import Cell, Line, Scene, Tile, draw_overview, draw_sheet
 from fer_batch.render import Progress, check_run
@@ -67,7 +68,7 @@ def make_sheets(
     check_run(out)
     with store.lock(out):
         run = _Run(out, config)
-        for path in run.folder.rglob(TEMPORARY.format("*")):
+        for path in run.folder.rglob(urls.TEMPORARY.format("*")):
             path.unlink()
         pages, images, videos = _pages(run), _images(run), _videos(run)
         sheets = [*pages, *images, *videos.values()]
@@ -97,7 +98,7 @@ class _Sheet:
         try:
             with self.path.open("rb") as picture:
                 return self.marker.encode() in picture.read(_HEAD_BYTES)
-        except OSError:
+        except urls.failures():
             return False
 
     def save(self, rgb: Bytes, *, is_complete: bool = True) -> None:
@@ -197,7 +198,10 @@ class _Run:
         paths = Paths(faces) if self._config.render.blur else None
         source, config = media.source_of(row), self._config
         threads, only = cpu_threads(config.runtime), sorted(frame_index)
-        with FrameReader(source, Sampling(), config.decode, threads, only=only) as reader:
+        with (
+            fetched(source, config.runtime) as local,
+            FrameReader(local, Sampling(), config.decode, threads, only=only) as reader,
+        ):
             for chunk in reader:
                 frames = zip(
                     chunk.frame_index.tolist(), chunk.pts_s.tolist(), chunk.rgb, strict=True
@@ -259,7 +263,7 @@ def _show(run: _Run, row: MediaRow, sheet: _Sheet | None) -> Tile:
     """Read of a file what its thumbnail needs, and its sheet, where one is to be made."""
     if not row.n_frames_decoded:
         error = row.error or row.status
-        return _blank_tile(row, error.removeprefix(f"{Path(row.root, row.media)}: "))
+        return _blank_tile(row, error.removeprefix(f"{urls.join(row.root, row.media)}: "))
     faces = run.faces(row)
     if row.kind == "video":
         tracks = run.tracks(faces)

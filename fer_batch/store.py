@@ -12,30 +12,28 @@ write them with one `PartWriter` per part.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from fer_batch import tables
-from fer_batch.schema import ChunkResult, MediaFile, MediaRow, StoreDiskFullError, StoreError
+from fer_batch import claims, tables, urls
+from fer_batch.parquet import TableFile, keep_only, reading, writing
+from fer_batch.schema import ChunkResult, MediaFile, MediaRow, StoreError
 
 IMAGES_PER_PART = 4096
-ROWS_PER_GROUP = 8192
-TABLES_PER_GROUP = 256
+_REQUESTS = 32
+"""Files behind a URL that are read at once."""
 
-# Readers of Parquet folders skip names that begin with a dot; the ending makes them surely ours.
-_TEMPORARY = ".{}.fer-batch-tmp"
 _PART_FILE = "[0-9a-f]" * 16 + ".parquet"
 
 
@@ -68,7 +66,7 @@ class PartWriter:
             with writing(out):
                 for table, schema in tables.SCHEMAS.items():
                     path = _path(out, table, part)
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                    urls.make_folder(path.parent)
                     self._files[table] = TableFile(path, schema.with_metadata(metadata))
         except StoreError:
             self.abort()
@@ -99,61 +97,15 @@ class PartWriter:
             media.close()
             for file in (frames, faces):
                 file.close()
-                _keep_only(file.temporary, kept)
+                keep_only(file.temporary, kept)
             media.path.unlink(missing_ok=True)  # an older row must not stand for newer rows
             for file in (frames, faces, media):
-                _rename(file.temporary, file.path)
+                urls.publish(file.temporary, file.path)
 
     def abort(self) -> None:
         """Give up what is not committed; safe to call at any time, and more than once."""
         for file in self._files.values():
             file.discard()
-
-
-class TableFile:
-    """One Parquet file under its temporary name, written group by group: memory stays flat."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path = path
-        self.temporary = path.with_name(_TEMPORARY.format(path.name))
-        self._file = self.temporary.open("wb")
-        self._parquet = pq.ParquetWriter(self._file, schema, compression="zstd")
-        self._buffer: list[pa.Table] = []
-
-    def append(self, rows: pa.Table) -> None:
-        """Add rows; they are written when enough have come."""
-        if len(rows):
-            self._buffer.append(rows)
-        n_rows = sum(map(len, self._buffer))
-        if n_rows >= ROWS_PER_GROUP or len(self._buffer) >= TABLES_PER_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        """Complete the file and bring it to the disk."""
-        self._flush()
-        self._parquet.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def commit(self) -> None:
-        """Complete the file and put it in its place."""
-        self.close()
-        _rename(self.temporary, self.path)
-
-    def discard(self) -> None:
-        """Close and remove the temporary file, if it is still there."""
-        with contextlib.suppress(OSError):  # on a full disk closing fails too
-            self._parquet.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
-        with contextlib.suppress(OSError):
-            self.temporary.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        if self._buffer:
-            self._parquet.write_table(pa.concat_tables(self._buffer).unify_dictionaries())
-            self._buffer = []
 
 
 def is_committed(out: Path, part: str) -> bool:
@@ -172,7 +124,7 @@ def media_rows(out: Path, parts: Sequence[str] | None = None) -> list[MediaRow]:
         StoreError: A media file is damaged, or was written by another version of the tables.
     """
     paths = _media_files(out) if parts is None else [_path(out, "media", part) for part in parts]
-    rows = [MediaRow(**row) for path in paths for row in _read_media(path)]
+    rows = [MediaRow(**row) for part in _read_each(paths) for row in part]
     return sorted(rows, key=lambda row: row.media)
 
 
@@ -196,7 +148,7 @@ def pending(
         row = done.get(file.media)
         stamp = (file.size_bytes, file.mtime_ns)
         same_file = row is not None and stamp == (row.size_bytes, row.mtime_ns)
-        if row and not same_file and Path(row.root, row.media) != file.path:
+        if row and not same_file and urls.join(row.root, row.media) != file.path:
             raise StoreError(
                 f"{out} already holds {file.media} of {row.root}, and {file.path} is another file: "
                 "choose another output folder with -o, or replace the old results with --force"
@@ -214,8 +166,7 @@ def forget(out: Path, medias: Sequence[str]) -> None:
     gone = set(medias)
     if not gone:
         return
-    with writing(out), (out / ".forget.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with writing(out), urls.flocked(out / ".forget.lock", fcntl.LOCK_EX):
         for part, members in _parts(out).items():
             kept = {media for media in members if media not in gone}
             if len(kept) == len(members):
@@ -223,7 +174,7 @@ def forget(out: Path, medias: Sequence[str]) -> None:
             for table in ("media", "frames", "faces"):
                 path = _path(out, table, part)
                 if kept:
-                    _keep_only(path, kept)
+                    keep_only(path, kept)
                 else:
                     path.unlink(missing_ok=True)
 
@@ -237,19 +188,21 @@ def reconcile(out: Path) -> None:
     parts = _parts(out)
     with writing(out):
         for folder in (out, *(out / table for table in tables.SCHEMAS)):
-            for path in folder.glob(_TEMPORARY.format("*")):
+            for path in folder.glob(urls.TEMPORARY.format("*")):
                 path.unlink()
-        for part in list(parts):
-            if not all(_path(out, table, part).exists() for table in ("frames", "faces")):
-                _path(out, "media", part).unlink()
-                del parts[part]
-        for table in ("frames", "faces"):
-            for path in (out / table).glob(_PART_FILE):
-                members = parts.get(path.stem)
-                if members is None:
-                    path.unlink()
-                elif "image" in members.values():  # a video is alone in its part
-                    _keep_only(path, members.keys())
+        found = {
+            table: {path.stem: path for path in (out / table).glob(_PART_FILE)}
+            for table in ("frames", "faces")
+        }
+        for part in parts.keys() - (found["frames"].keys() & found["faces"].keys()):
+            _path(out, "media", part).unlink()
+            del parts[part]
+        for part, path in itertools.chain(*(paths.items() for paths in found.values())):
+            members = parts.get(part)
+            if members is None:
+                path.unlink()
+            elif "image" in members.values():  # a video is alone in its part
+                keep_only(path, members.keys())
 
 
 def read(
@@ -266,16 +219,20 @@ def read(
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    if not (out / "media").is_dir():
+    media_files = _media_files(out)
+    if not media_files and not (out / "media").is_dir():
         raise StoreError(f"{out} is not the output folder of a run: it has no media table")
-    for path in _media_files(out)[:1]:
+    for path in media_files[:1]:
         _read_media(path, ["media"])  # one file tells the version of all
-    source: Path | list[Path] = out / table
-    if medias is not None:  # videos have parts of their own: a few names need a few files only
-        own = [_path(out, table, part_id([media])) for media in medias]
-        source = own if all(path.exists() for path in own) else source
-    with _reading(out / table):
-        rows = ds.dataset(source, schema=tables.SCHEMAS[table], format="parquet")
+    with reading(out / table):
+        source, files = urls.arrow_source(out / table)
+        sources: str | list[str] = source
+        if medias is not None:  # videos have parts of their own: a few names need a few files only
+            own = [_path(out, table, part_id([media])) for media in medias]
+            if all(path.exists() for path in own):
+                sources = [urls.arrow_source(path)[0] for path in own]
+        schema = tables.SCHEMAS[table]
+        rows = ds.dataset(sources, schema=schema, format="parquet", filesystem=files)
         chosen = None if medias is None else ds.field("media").isin(pa.array(medias, pa.string()))
         return rows.to_table(filter=chosen, columns=columns)
 
@@ -291,14 +248,18 @@ def lock(out: Path, *, shared: bool = False) -> Iterator[None]:
     Raises:
         StoreError: Another run holds it, or it is not a folder that can be written.
     """
-    if out.is_file():
-        raise StoreError(f"{out} is a file: choose a folder for the results with -o")
     with contextlib.ExitStack() as stack:
         with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((out / ".lock").open("w"))
+            if out.is_file():
+                raise StoreError(f"{out} is a file: choose a folder for the results with -o")
+            urls.make_folder(out)
+            if urls.is_url(out):
+                (out / ".lock").write_bytes(b"")
+            how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
             try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                if urls.is_url(out):
+                    stack.enter_context(claims.locked(out / ".locks", shared=shared))
+                stack.enter_context(urls.flocked(out / ".lock", how))
             except BlockingIOError as error:
                 raise StoreError(
                     f"another run is writing to {out}: wait for it, or choose another folder "
@@ -309,13 +270,13 @@ def lock(out: Path, *, shared: bool = False) -> Iterator[None]:
 
 def write_run(out: Path, run: Mapping[str, object]) -> None:
     """Write run.json, as a whole or not at all."""
-    temporary = out / _TEMPORARY.format("run.json")
     with writing(out):
+        temporary = urls.temporary_for(out / "run.json")
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(run, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        _rename(temporary, out / "run.json")
+        urls.publish(temporary, out / "run.json")
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -326,9 +287,10 @@ def read_run(out: Path) -> dict[str, Any]:
     """
     try:
         run: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except urls.failures(ValueError) as error:
         raise StoreError(
-            f"{out} is not the output folder of a finished run: run.json cannot be read: {error}"
+            f"{out} is not the output folder of a finished run: run.json cannot be read: "
+            f"{urls.reason(error)}"
         ) from error
     return run
 
@@ -338,21 +300,36 @@ def _path(out: Path, table: tables.Name, part: str) -> Path:
 
 
 def _media_files(out: Path) -> list[Path]:
-    return sorted((out / "media").glob("part-" + _PART_FILE))
+    with reading(out / "media"):
+        return sorted((out / "media").glob("part-" + _PART_FILE))
 
 
 def _parts(out: Path) -> dict[str, dict[str, str]]:
     """The committed parts: files and their kind."""
+    paths = _media_files(out)
     return {
-        path.stem.removeprefix("part-"): {
-            row["media"]: row["kind"] for row in _read_media(path, ["media", "kind"])
-        }
-        for path in _media_files(out)
+        path.stem.removeprefix("part-"): {row["media"]: row["kind"] for row in rows}
+        for path, rows in zip(paths, _read_each(paths, ["media", "kind"]), strict=True)
     }
 
 
+def _read_each(
+    paths: Sequence[Path], columns: list[str] | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each media file; those behind a URL, a request each, are read side by side."""
+    if not any(map(urls.is_url, paths)):
+        yield from (_read_media(path, columns) for path in paths)
+        return
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        yield from pool.map(_read_media, paths, itertools.repeat(columns))
+
+
 def _read_media(path: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    with _reading(path), contextlib.suppress(FileNotFoundError), pq.ParquetFile(path) as file:
+    with (
+        reading(path),
+        contextlib.suppress(FileNotFoundError),
+        pq.ParquetFile(urls.contents(path)) as file,
+    ):
         version = (file.schema_arrow.metadata or {}).get(b"fer_batch.schema_version", b"?").decode()
         if version != tables.VERSION:
             raise StoreError(
@@ -362,57 +339,3 @@ def _read_media(path: Path, columns: list[str] | None = None) -> list[dict[str, 
         rows: list[dict[str, Any]] = file.read(columns).to_pylist()
         return rows
     return []  # gone since it was listed: another run is doing its files anew
-
-
-def _keep_only(path: Path, medias: AbstractSet[str]) -> None:
-    """Rewrite a file without the rows of other files than these, where it has any."""
-    with _reading(path), pq.ParquetFile(path) as old:
-        present = set(old.read(["media"])["media"].unique().to_pylist())
-    if present <= medias:
-        return
-    kept = pa.array(list(medias), pa.string())
-    with pq.ParquetFile(path) as old:
-        new = TableFile(path, old.schema_arrow)
-        try:
-            for group in range(old.num_row_groups):
-                rows = old.read_row_group(group)
-                new.append(rows.filter(pc.is_in(rows["media"], value_set=kept)))
-            new.commit()
-        finally:
-            new.discard()
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    """Put a complete file in place, and the folder's new state on the disk."""
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
-            os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Make a StoreError, or StoreDiskFullError, of what goes wrong in writing to this folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreDiskFullError(
-                f"no space left for {out}: free some and run again, what is finished is kept"
-            ) from error
-        raise StoreError(
-            f"{out} cannot be written: {error}. Choose another folder with -o, or mend this one"
-        ) from error
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"{path} cannot be read: {error}. If it is damaged, delete it and run again"
-        ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_batch import store, tables
+from fer_batch import store, tables, urls
 from fer_batch.schema import EMOTIONS, Floats
 
 _EMOTIONS = list(EMOTIONS)
@@ -135,7 +135,7 @@ def _read(
     columns: list[str] | None = None,
 ) -> pd.DataFrame:
     rows: pd.DataFrame
-    rows = store.read(Path(out), table, medias=medias, columns=columns).to_pandas()
+    rows = store.read(urls.path_of(out), table, medias=medias, columns=columns).to_pandas()
     if table != "media":  # alphabetical categories, else sorting would follow the files' hashes
         rows["media"] = rows["media"].cat.set_categories(sorted(rows["media"].cat.categories))
     return rows

@@ -60,3 +60,21 @@ def _no_thread_is_left() -> Iterator[None]:
     for thread in left:
         thread.join(timeout=2)
     assert not [thread.name for thread in left if thread.is_alive()]
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of a real S3 server, in the environment of this process and those that it starts."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    os.environ |= {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    yield url
+    server.stop()

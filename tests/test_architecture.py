@@ -7,10 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"__init__", "schema", "ffmpeg", "console", "memory", "stopwatch"},
+    {"__init__", "schema", "ffmpeg", "memory", "stopwatch"},
     {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
-    | {"downloads", "claims"},
+    | {"downloads", "urls"},
     {"card", "networks", "media", "tables", "track", "augment", "decode.index", "ribbon", "blur"}
+    | {"cache", "claims", "console", "parquet"}
     | {"datasets.samples", "metrics", "training_log", "networks.retinaface"},
     {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
     | {"datasets.files", "plots", "recipe", "detectors.retinaface"}

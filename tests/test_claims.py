@@ -11,27 +11,38 @@ from pathlib import Path
 
 import pytest
 
-from fer_batch import claims
+from fer_batch import claims, urls
 from fer_batch.claims import ClaimLostError, Claims
 from fer_batch.schema import StoreError
 
 LEASE_S = 0.6
 HOLD = """
 import sys, time
-from pathlib import Path
 from fer_batch.claims import Claims
-with Claims(Path(sys.argv[1]), float(sys.argv[2])).take("a") as claim:
+from fer_batch.urls import path_of
+with Claims(path_of(sys.argv[1]), float(sys.argv[2])).take("a") as claim:
     claim.share = 0.25
     print("held", flush=True)
     time.sleep(600)
 """
 
 
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.slow)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where claims are: a file system, or a real S3 server."""
+    if request.param == "disk":
+        return tmp_path
+    request.getfixturevalue("s3")
+    bucket = urls.path_of(f"s3://{tmp_path.name.replace('_', '-').lower()}")
+    bucket.mkdir()
+    return bucket / "claims"
+
+
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds `a` and is a quarter through."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path), str(LEASE_S)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(folder), str(LEASE_S)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
@@ -39,8 +50,8 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_work_is_held_by_one_until_it_is_left(tmp_path: Path) -> None:
-    one, other = Claims(tmp_path, LEASE_S), Claims(tmp_path, LEASE_S)
+def test_work_is_held_by_one_until_it_is_left(folder: Path) -> None:
+    one, other = Claims(folder, LEASE_S), Claims(folder, LEASE_S)
     claim = one.take("a")
     assert claim
     with claim:
@@ -57,8 +68,8 @@ def test_work_is_held_by_one_until_it_is_left(tmp_path: Path) -> None:
         claim.check()
 
 
-def test_what_is_done_is_not_taken_again(tmp_path: Path) -> None:
-    one, other = Claims(tmp_path, LEASE_S), Claims(tmp_path, LEASE_S)
+def test_what_is_done_is_not_taken_again(folder: Path) -> None:
+    one, other = Claims(folder, LEASE_S), Claims(folder, LEASE_S)
     claim = one.take("a")
     assert claim
     with claim:
@@ -73,17 +84,17 @@ def _race(folder: Path, n: int) -> list[str]:
     return [str(number) for number in range(n) if mine.take(str(number))]
 
 
-def test_of_many_processes_one_gets_each(tmp_path: Path) -> None:
+def test_of_many_processes_one_gets_each(folder: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(4) as pool:
-        taken = pool.starmap(_race, [(tmp_path, 200)] * 4)
-    assert sorted(name for names in taken for name in names) == sorted(map(str, range(200)))
+        taken = pool.starmap(_race, [(folder, 20)] * 4)
+    assert sorted(name for names in taken for name in names) == sorted(map(str, range(20)))
 
 
 def test_what_a_killed_process_held_is_free_at_once(
-    tmp_path: Path, holder: subprocess.Popen[str]
+    folder: Path, holder: subprocess.Popen[str]
 ) -> None:
-    watching = Claims(tmp_path, 60)
+    watching = Claims(folder, 60)
     assert watching.take("a") is None
     holder.kill()
     holder.wait()
@@ -93,9 +104,9 @@ def test_what_a_killed_process_held_is_free_at_once(
 
 
 def test_a_process_that_comes_back_has_lost(
-    tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watching = Claims(tmp_path, LEASE_S)
+    watching = Claims(folder, LEASE_S)
     monkeypatch.setattr(claims, "_is_dead", lambda claim: False)  # as on another host
     os.kill(holder.pid, signal.SIGSTOP)
     first_look = watching.take("a")
@@ -107,17 +118,17 @@ def test_a_process_that_comes_back_has_lost(
     with second_look:
         time.sleep(LEASE_S)  # it beats again, without effect
         second_look.check()
-        assert not claims.is_current(tmp_path, "a", 1)
-        assert Claims(tmp_path, LEASE_S).states() == {"a": "held"}
+        assert not claims.is_current(folder, "a", 1)
+        assert Claims(folder, LEASE_S).states() == {"a": "held"}
 
 
 def test_a_holder_that_cannot_beat_stops_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: Path, content: bytes) -> None:
         raise OSError("no space")
 
-    claim = Claims(tmp_path, LEASE_S).take("a")
+    claim = Claims(folder, LEASE_S).take("a")
     assert claim
     monkeypatch.setattr(claims, "replace", fail)
     with claim:
@@ -129,26 +140,25 @@ def test_a_holder_that_cannot_beat_stops_by_itself(
             claim.finish()
 
 
-def test_a_claim_that_was_cleared_away_is_lost(tmp_path: Path) -> None:
-    claim = Claims(tmp_path, LEASE_S).take("a")
+def test_a_claim_that_was_cleared_away_is_lost(folder: Path) -> None:
+    claim = Claims(folder, LEASE_S).take("a")
     assert claim
-    (tmp_path / "a.1").unlink()
+    (folder / "a.1").unlink()
     with claim, pytest.raises(ClaimLostError):
         claim.check()
-    assert list(tmp_path.iterdir()) == []
-    assert Claims(tmp_path / "absent", LEASE_S).take("a") is None
+    assert Claims(folder, LEASE_S).states() == {}
 
 
-def test_who_died_while_it_created_its_claim_is_passed(tmp_path: Path) -> None:
-    (tmp_path / "a.1").touch()
-    watching = Claims(tmp_path, LEASE_S)
+def test_who_died_while_it_created_its_claim_is_passed(folder: Path) -> None:
+    (folder / "a.1").touch()
+    watching = Claims(folder, LEASE_S)
     assert watching.take("a") is None
     time.sleep(1.5 * LEASE_S)
     assert watching.take("a")
 
 
-def test_others_see_how_far_it_is(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    watching = Claims(tmp_path, LEASE_S)
+def test_others_see_how_far_it_is(folder: Path, holder: subprocess.Popen[str]) -> None:
+    watching = Claims(folder, LEASE_S)
     time.sleep(LEASE_S)
     assert watching.shares() == {"a": 0.25}
     assert watching.is_anyone_alive()
@@ -157,8 +167,8 @@ def test_others_see_how_far_it_is(tmp_path: Path, holder: subprocess.Popen[str])
     assert not watching.is_anyone_alive()
 
 
-def test_waiting_for_a_holder(tmp_path: Path) -> None:
-    mine = Claims(tmp_path, LEASE_S)
+def test_waiting_for_a_holder(folder: Path) -> None:
+    mine = Claims(folder, LEASE_S)
     with (
         claims.held(mine, "plan", patience_s=1),
         pytest.raises(StoreError, match="plan"),
@@ -167,3 +177,23 @@ def test_waiting_for_a_holder(tmp_path: Path) -> None:
         pass
     with claims.held(mine, "plan", patience_s=1) as claim:
         assert claim.generation == 2
+
+
+def test_nothing_can_be_claimed_where_the_folder_was_removed(tmp_path: Path) -> None:
+    assert Claims(tmp_path / "absent", LEASE_S).take("a") is None
+
+
+@pytest.mark.parametrize("first, second", [(False, False), (True, False), (False, True)])
+def test_a_lock_of_claims_is_shared_only_when_both_want_to(
+    folder: Path, first: bool, second: bool
+) -> None:
+    with (
+        claims.locked(folder, shared=first),
+        pytest.raises(BlockingIOError),
+        claims.locked(folder, shared=second),
+    ):
+        pass
+    with claims.locked(folder, shared=True), claims.locked(folder, shared=True):
+        pass
+    with claims.locked(folder, shared=second):
+        pass

@@ -20,7 +20,7 @@ from portraits import SETTINGS, portrait, portraits
 from fer_batch import pipeline, store, timeline
 from fer_batch.config import load
 from fer_batch.detectors.haar import HaarDetector
-from fer_batch.schema import EMOTIONS, ConfigError, DetectorError, Faces, Frames, MediaError
+from fer_batch.schema import EMOTIONS, DetectorError, Faces, Frames, MediaError
 
 CONFIG = load(None, [*SETTINGS, "decode.segment_frames=10"])
 N_FRAMES = 12

@@ -11,7 +11,7 @@ import results
 from clips import RECIPES, SIZE, clip, ffmpeg, numbered, read_number
 from PIL import Image
 
-from fer_batch import encode, media, store
+from fer_batch import encode, media, store, urls
 from fer_batch.config import Config, Render, Sampling
 from fer_batch.decode import FrameReader
 from fer_batch.render import Progress, render
@@ -322,7 +322,7 @@ def test_progress_goes_from_nothing_to_all(run: Path) -> None:
 
 
 def test_leftovers_of_a_killed_run_are_removed(run: Path) -> None:
-    leftover = run / "annotated" / "old" / encode.TEMPORARY.format("a.mp4")
+    leftover = run / "annotated" / "old" / urls.TEMPORARY.format("a.mp4")
     leftover.parent.mkdir(parents=True)
     leftover.touch()
     render(run, FAST)

@@ -12,7 +12,7 @@ from clips import Rgb, clip, numbered, read_number
 from command import run as command
 from PIL import Image
 
-from fer_batch import encode, media, sheets, store
+from fer_batch import media, sheets, store, urls
 from fer_batch.config import Config, Render
 from fer_batch.decode import FrameReader
 from fer_batch.render import Progress
@@ -242,7 +242,7 @@ def test_interrupt_leaves_nothing_half_made(run: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_sheets(run, CONFIG, on_progress=interrupt)
     assert stamps(run) == {}
-    leftover = run / "sheets/deep" / encode.TEMPORARY.format("a.mov.png")
+    leftover = run / "sheets/deep" / urls.TEMPORARY.format("a.mov.png")
     leftover.parent.mkdir(parents=True)
     leftover.touch()
     make_sheets(run, CONFIG)

@@ -1,6 +1,0 @@
-"""Stub."""
-
-from pathlib import Path
-
-
-def publish(output: Path) -> None: ...

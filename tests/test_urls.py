@@ -1,0 +1,239 @@
+"""Inputs and outputs behind URLs: all as with local ones, from a real S3 server or from memory."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from clips import clip
+from PIL import Image
+from portraits import SETTINGS, portrait, portraits
+from results import CONFIG_HASH, chunk, row, still, write
+
+from fer_batch import media, pipeline, store, timeline, urls
+from fer_batch.config import load
+from fer_batch.schema import MediaError
+
+CONFIG = load(None, SETTINGS)
+NAMES = ["b.mp4", "a/deep/c.JPG", "a/b.mkv", "a/notes.txt", "B.png", ".hidden.mp4", "~$x.mp4"]
+NAMES += [".git/a.mp4", "a.mp4.part", "a.TMP.mp4", "__MACOSX/a.mp4", "odd #?%20é.mp4"]
+NAMES += ["out/run.json", "out/faces/x.parquet", "out/annotated/a.mp4"]
+NAMES += ["killed/.lock", "killed/faces/x.parquet", "killed/annotated/a.mp4"]
+NAMES += ["faces/b.jpg", "project/run.json", "project/c.mp4", "in/faces/d.jpg", "in/x/run.json"]
+NAMES += ["Videos_LeftCamera/LeftVideoSN001_comp.avi"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def bucket(s3: str) -> Path:
+    """An empty bucket of a real S3 server."""
+    return new_bucket()
+
+
+def new_bucket() -> Path:
+    path = urls.path_of(f"s3://bucket-{uuid.uuid4().hex}")
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(params=["s3", "memory"])
+def place(request: pytest.FixtureRequest) -> Path:
+    """A URL below which there is nothing."""
+    if request.param == "memory":
+        return urls.path_of(f"memory://{uuid.uuid4().hex}")
+    request.getfixturevalue("s3")
+    return new_bucket() / "videos"
+
+
+def upload(folder: Path, url: Path) -> Path:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            (url / file.relative_to(folder).as_posix()).write_bytes(file.read_bytes())
+    return url
+
+
+def save(folder: Path, *names: str, n_faces: int = 1) -> Path:
+    """Videos and still images with faces."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".mp4":
+            clip(path, portraits(n_faces, 6))
+        else:
+            Image.fromarray(portrait(n_faces)).save(path)
+    return folder
+
+
+def tables(out: Path) -> dict[str, pd.DataFrame]:
+    media_table = timeline.load_media(out).drop(columns=["seconds", "mtime_ns", "root"])
+    frames, faces = timeline.load_frames(out), timeline.load(out)
+    return {"media": media_table, "frames": frames, "faces": faces}
+
+
+def assert_same(out: Path, expected: Path) -> None:
+    want = tables(expected)
+    for name, table in tables(out).items():
+        pd.testing.assert_frame_equal(table, want[name], atol=1e-5, rtol=0, obj=name)
+
+
+@pytest.mark.parametrize("text", ["/data/x", "file:///data/x", "x", "local:///data/x"])
+def test_a_local_path_is_a_plain_one(text: str) -> None:
+    path = urls.path_of(text)
+    assert type(path) is type(Path())
+    assert str(path) == text.partition("://")[2] or path == Path(text)
+    assert not urls.is_url(path)
+
+
+def test_a_url_keeps_its_slashes_and_is_taken_again() -> None:
+    path = urls.path_of("memory://bucket/a b/#?.mp4")
+    assert urls.is_url(path)
+    assert str(urls.path_of(path)) == str(path) == "memory://bucket/a b/#?.mp4"
+    assert str(urls.join("memory://bucket", "a/b.mp4")) == "memory://bucket/a/b.mp4"
+
+
+def test_the_same_files_are_found_as_in_a_folder(tmp_path: Path, place: Path) -> None:
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    upload(tmp_path, place)
+    local, remote = media.find([tmp_path]), media.find([place])
+    assert len(local) > 6
+    for here, there in zip(local, remote, strict=True):
+        assert there.media == here.media
+        assert (there.kind, there.subject, there.camera) == (here.kind, here.subject, here.camera)
+        assert there.size_bytes == here.size_bytes
+        assert str(there.path) == f"{place}/{here.media}"
+        assert urls.stamp(there.path) == (there.size_bytes, there.mtime_ns)
+        assert there.path.read_bytes() == here.path.read_bytes()
+
+
+def test_several_urls_have_their_common_parent_as_root(place: Path) -> None:
+    for name in ["day1/a.mp4", "day2/b.mp4", "day2/.c.mp4", "day20/d.mp4", "scan"]:
+        (place / name).write_bytes(b"1")
+
+    def names(*inputs: str) -> list[str]:
+        return [file.media for file in media.find([place / each for each in inputs])]
+
+    assert names("day1", "day2") == names("day2", "day1/a.mp4") == ["day1/a.mp4", "day2/b.mp4"]
+    assert names("day2", "day2/b.mp4") == ["b.mp4"]
+    assert names("day2/b.mp4", "day2/.c.mp4") == [".c.mp4", "b.mp4"]
+    assert names("scan") == ["scan"]
+
+
+def test_inputs_that_do_not_fit_together(tmp_path: Path, place: Path) -> None:
+    (place / "a.mp4").write_bytes(b"1")
+    with pytest.raises(MediaError, match="local files and URLs cannot be in one run"):
+        media.find([tmp_path, place])
+    with pytest.raises(MediaError, match=r"absent: there is no such file or folder"):
+        media.find([place, place / "absent"])
+    urls.path_of("memory://other/a.mp4").write_bytes(b"1")
+    urls.path_of("memory://another/a.mp4").write_bytes(b"1")
+    with pytest.raises(MediaError, match="no folder in common"):
+        media.find([urls.path_of("memory://other"), urls.path_of("memory://another")])
+
+
+def test_a_thousand_objects_are_one_request(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        (bucket / f"in/{number % 7}/{number}.mp4").write_bytes(b"1")
+    requests = []
+    client = bucket.fs.s3
+    client.meta.events.register("before-send.s3", lambda request, **_: requests.append(request.url))
+    assert len(media.find([bucket / "in"])) == 20
+    assert len(requests) == 1
+
+
+def test_tables_are_those_of_a_local_run(tmp_path: Path, place: Path) -> None:
+    save(tmp_path / "in", "a/clip.mp4", "still.png", n_faces=3)
+    save(tmp_path / "in", "a/none.mp4", "none.jpg", n_faces=0)
+    (tmp_path / "in/broken.mp4").write_bytes(b"no video")
+    source = upload(tmp_path / "in", place / "in")
+    pipeline.process([tmp_path / "in"], tmp_path / "out", CONFIG)
+    summary = pipeline.process([source], place / "out", CONFIG)
+    assert (summary.n_ok, summary.n_failed) == (4, 1)
+    here, there = (
+        {item.media: item for item in store.media_rows(out)}
+        for out in (tmp_path / "out", place / "out")
+    )
+    error = str(here["broken.mp4"].error)
+    assert there["broken.mp4"].error == error.replace(str(tmp_path / "in"), str(source))
+    for out in (tmp_path / "out", place / "out"):
+        store.forget(out, ["broken.mp4"])
+    assert_same(place / "out", tmp_path / "out")
+
+
+def test_second_run_does_only_what_is_missing_or_changed(tmp_path: Path, place: Path) -> None:
+    source = upload(save(tmp_path, "a.mp4", "b.mp4", "c.png"), place / "in")
+    out = place / "in/out"
+    assert pipeline.process([source], out, CONFIG).n_ok == 3
+    assert pipeline.process([source], out, CONFIG).n_skipped == 3
+    (source / "a.mp4").write_bytes(
+        save(tmp_path, "d.mp4", n_faces=2).joinpath("d.mp4").read_bytes()
+    )
+    (source / "e.png").write_bytes((tmp_path / "c.png").read_bytes())
+    summary = pipeline.process([source], out, CONFIG)
+    assert (summary.n_ok, summary.n_skipped) == (2, 2)
+    assert timeline.load(out, media="a.mp4")["track_id"].nunique() == 2
+    assert len(timeline.load(out)) == 12 + 6 + 2
+
+
+def test_an_object_that_vanished_fails_alone(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = upload(save(tmp_path, "a.png", "b.png"), place / "in")
+    found = media.find([source])
+    (source / "a.png").unlink()
+    monkeypatch.setattr(media, "find", lambda inputs: found)
+    summary = pipeline.process([source], tmp_path / "out", CONFIG)
+    assert (summary.n_ok, summary.n_failed) == (1, 1)
+    [problem] = summary.problems
+    assert problem.error.startswith(f"{source}/a.png: cannot be fetched")
+
+
+def test_the_source_of_a_row(place: Path) -> None:
+    (place / "a.mp4").write_bytes(b"1234")
+    [file] = media.find([place])
+    known = row("a.mp4", root=str(place), size_bytes=4, mtime_ns=file.mtime_ns)
+    assert media.source_of(known) == file
+    (place / "a.mp4").write_bytes(b"12345")
+    with pytest.raises(MediaError, match="has changed"):
+        media.source_of(known)
+    (place / "a.mp4").unlink()
+    with pytest.raises(MediaError, match="cannot be read"):
+        media.source_of(known)
+
+
+def test_a_killed_run_is_tidied_up(place: Path) -> None:
+    write(place, chunk("v.mp4", [1, 2]))
+    write(place, still("a.png"), still("b.png"))
+    write(place, chunk("w.mp4", [1]))
+    (place / "media" / f"part-{store.part_id(['w.mp4'])}.parquet").unlink()
+    store.forget(place, ["a.png"])
+    store.reconcile(place)
+    assert [item.media for item in store.media_rows(place)] == ["b.png", "v.mp4"]
+    assert set(timeline.load(place)["media"]) == {"b.png", "v.mp4"}
+    (place / "faces" / f"{store.part_id(['v.mp4'])}.parquet").unlink()
+    store.reconcile(place)
+    assert [item.media for item in store.media_rows(place)] == ["b.png"]
+
+
+def test_nothing_is_left_on_this_disk(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    write(place, chunk("v.mp4", [1]))
+    store.write_run(place, {"a": 1})
+    with store.PartWriter(place, "0" * 16, config_hash=CONFIG_HASH, model_card_json="{}") as part:
+        part.append(chunk("w.mp4", [1]))  # not committed
+    assert store.read_run(place) == {"a": 1}
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_pandas_reads_the_tables(bucket: Path) -> None:
+    write(bucket / "out", chunk("v.mp4", [1, 2]))
+    assert len(pd.read_parquet(f"{bucket}out/faces")) == 3
