@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from fer_batch import tables
@@ -250,16 +250,14 @@ def read(
     """
     if not (out / "media").is_dir():
         raise StoreError(f"{out} is not the output folder of a run: it has no media table")
-    for path in _media_files(out)[:1]:
+    for path in itertools.islice((out / "media").glob("part-" + _PART_FILE), 1):
         _read_media(path, ["media"])  # one file tells the version of all
-    source: Path | list[Path] = out / table
-    if medias is not None:  # videos have parts of their own: a few names need a few files only
-        own = [_path(out, table, part_id([media])) for media in medias]
-        source = own if all(path.exists() for path in own) else source
+    # videos have parts of their own: a few names need a few files only
+    paths = [_path(out, table, part_id([media])) for media in medias or ()]
+    if medias is None or not all(path.exists() for path in paths):
+        paths = sorted((out / table).glob(_path(out, table, "?" * 16).name))
     with _reading(out / table):
-        rows = ds.dataset(source, schema=tables.SCHEMAS[table], format="parquet")
-        chosen = None if medias is None else ds.field("media").isin(pa.array(medias, pa.string()))
-        return rows.to_table(filter=chosen, columns=columns)
+        return tables.read(table, paths, medias=medias, columns=columns)
 
 
 @contextlib.contextmanager
