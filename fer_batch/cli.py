@@ -199,7 +199,6 @@ def _show(parsed: argparse.Namespace) -> int:
     from rich.table import Table
 
     from fer_batch import timeline
-    from fer_batch.schema import EMOTIONS
 
     numbers = ("frames", "seconds", "with a face", "tracks")
     table = Table("media", "status", *numbers, "mean probabilities", box=None, pad_edge=False)
@@ -207,7 +206,6 @@ def _show(parsed: argparse.Namespace) -> int:
         column.justify = "right"
     table.columns[0].overflow = "fold"
     for row in timeline.summary(parsed.out).to_dict("records"):
-        strongest = sorted(EMOTIONS, key=lambda name: -(row[name] if row[name] == row[name] else 0))
         table.add_row(
             row["media"],
             row["status"],
@@ -215,9 +213,7 @@ def _show(parsed: argparse.Namespace) -> int:
             f"{row['seconds']:.1f}" if row["kind"] == "video" else "",
             f"{row['face_share']:.0%}" if row["frames"] else "",
             str(row["tracks"]) if row["kind"] == "video" else "",
-            ", ".join(
-                f"{name} {row[name]:.0%}" for name in strongest[:3] if row[name] == row[name]
-            ),
+            timeline.strongest(row),
         )
     Console().print(table)
     return 0

@@ -1,4 +1,4 @@
-"""``fer-batch render`` and ``sheet``, and the options that stand for settings."""
+"""``fer-batch render``, ``sheet`` and ``report``, and the options that stand for settings."""
 
 from __future__ import annotations
 
@@ -33,19 +33,12 @@ _KEYS = {
 
 
 def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
-    """Add ``render`` and ``sheet`` to the parser of ``fer-batch``."""
+    """Add ``render``, ``sheet`` and ``report`` to the parser of ``fer-batch``."""
     render = commands.add_parser(
         "render",
         parents=[*parents, span(), look()],
         help="annotated videos of a finished run",
         description="Draw what a run found on copies of its videos and pictures.",
-    )
-    render.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
-    render.add_argument(
-        "--media",
-        action="append",
-        metavar="NAME",
-        help="only this file, named as in the tables; may be given many times",
     )
     render.set_defaults(run=_render)
 
@@ -56,10 +49,27 @@ def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> 
         description="Make pictures that show a run at a glance: a thumbnail of every file, and the "
         "strongest moments of each emotion of the faces of each video, and of the still images.",
     )
-    sheet.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     sheet.set_defaults(run=_sheet)
+
+    report = commands.add_parser(
+        "report",
+        parents=parents,
+        help="summary of a finished run, with timelines",
+        description="Write what became of the files of a run into its folder report: a summary in "
+        "Markdown, a table of all files, and pictures of what videos show over time.",
+    )
+    report.set_defaults(run=_report)
+    for command in (render, sheet, report):
+        command.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     for command in (render, sheet):
         command.add_argument("--force", action="store_true", help="also what is up to date")
+    for command, what in ((render, "only this file"), (report, "the timeline of this video only")):
+        command.add_argument(
+            "--media",
+            action="append",
+            metavar="NAME",
+            help=f"{what}, named as in the tables; may be given many times",
+        )
 
 
 def span() -> argparse.ArgumentParser:
@@ -136,6 +146,21 @@ def _sheet(parsed: argparse.Namespace) -> int:
         return make_sheets(parsed.out, config, force=parsed.force, on_progress=on_progress)
 
     return _make(parsed, make, "sheets", "sheets")
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from fer_batch.report import make_report
+
+    with progress_bar(parsed.quiet) as show:
+        path = make_report(
+            parsed.out,
+            _configure_as_run(parsed),
+            medias=parsed.media or (),
+            on_progress=lambda n, n_videos: show(n / n_videos, f"{n:,}/{n_videos:,} videos"),
+        )
+    if not parsed.quiet:
+        print(f"report: {path}")
+    return 0
 
 
 def _configure_as_run(parsed: argparse.Namespace) -> Config:

@@ -46,7 +46,7 @@ def curves(epochs: pd.DataFrame, path: Path) -> None:
     accuracy.plot(best["epoch"], best["valid_accuracy"], "o", color=ORANGE)
     accuracy.set_ylabel("validation accuracy")
     accuracy.set_title(f"best: {best['valid_accuracy']:.2%} in epoch {best['epoch']:.0f}")
-    accuracy.yaxis.set_major_formatter(_percent)
+    accuracy.yaxis.set_major_formatter(percent)
     for axes in (losses, accuracy):
         axes.axvline(best["epoch"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         axes.set_xlabel("epoch")
@@ -95,7 +95,7 @@ def reliability(metrics: Metrics, path: Path) -> None:
     below.set_xlabel("confidence")
     for axes in (above, below):
         axes.set_xlim(0, 1)
-        axes.yaxis.set_major_formatter(_percent)
+        axes.yaxis.set_major_formatter(percent)
     save(figure, path)
 
 
@@ -118,7 +118,7 @@ def accuracy_against_time(table: pd.DataFrame, path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("milliseconds per face (log scale)")
     axes.set_ylabel("accuracy")
-    axes.yaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(percent)
     _label(figure, axes, table)
     save(figure, path)
 
@@ -180,7 +180,8 @@ def new_figure(
     return figure, list(grid.flat)
 
 
-def _percent(share: float, _position: float) -> str:
+def percent(share: float, _position: float) -> str:
+    """A share as the label of a tick."""
     return f"{100 * share:g}%"
 
 
@@ -191,4 +192,6 @@ def save(figure: Figure, path: Path, *, all_colours: bool = False) -> None:
     with Image.open(content) as opened:
         picture = opened.convert("RGB")
     picture = picture if all_colours else picture.quantize(256)
-    picture.save(path, "PNG", optimize=True)
+    small = BytesIO()
+    picture.save(small, "PNG", optimize=True)
+    path.write_bytes(small.getvalue())

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from fer_batch import claims, tables, urls
@@ -224,17 +223,12 @@ def read(
         raise StoreError(f"{out} is not the output folder of a run: it has no media table")
     for path in media_files[:1]:
         _read_media(path, ["media"])  # one file tells the version of all
+    # videos have parts of their own: a few names need a few files only
+    paths = [_path(out, table, part_id([media])) for media in medias or ()]
+    if medias is None or not all(path.exists() for path in paths):
+        paths = sorted((out / table).glob(_path(out, table, "?" * 16).name))
     with reading(out / table):
-        source, files = urls.arrow_source(out / table)
-        sources: str | list[str] = source
-        if medias is not None:  # videos have parts of their own: a few names need a few files only
-            own = [_path(out, table, part_id([media])) for media in medias]
-            if all(path.exists() for path in own):
-                sources = [urls.arrow_source(path)[0] for path in own]
-        schema = tables.SCHEMAS[table]
-        rows = ds.dataset(sources, schema=schema, format="parquet", filesystem=files)
-        chosen = None if medias is None else ds.field("media").isin(pa.array(medias, pa.string()))
-        return rows.to_table(filter=chosen, columns=columns)
+        return tables.read(table, paths, medias=medias, columns=columns)
 
 
 @contextlib.contextmanager

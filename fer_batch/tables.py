@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 
+from fer_batch import urls
 from fer_batch.schema import EMOTIONS, ChunkResult, Floats, Ints, MediaRow
 
 VERSION = "1"
 """Of the columns and their meaning; stands in the metadata of every Parquet file."""
 
 Name = Literal["media", "frames", "faces"]
+
+FILES_AT_ONCE = 512
+"""Arrow holds about 75 kB of each file of a dataset until all of them are read."""
 
 _FLOAT = pa.float32()
 _MEDIA = pa.dictionary(pa.int32(), pa.string())
@@ -124,6 +130,26 @@ def faces_table(result: ChunkResult) -> pa.Table:
         *result.probs.T,
         pa.DictionaryArray.from_arrays(emotion, pa.array(EMOTIONS)),
         confidence,
+    )
+
+
+def read(
+    name: Name,
+    paths: Sequence[Path],
+    *,
+    medias: Sequence[str] | None = None,
+    columns: list[str] | None = None,
+) -> pa.Table:
+    """The rows of Parquet files, or those of these media and these columns of them."""
+    chosen = None if medias is None else ds.field("media").isin(pa.array(medias, pa.string()))
+    sources = [urls.arrow_source(path)[0] for path in paths]
+    files = urls.arrow_source(paths[0])[1] if paths else None
+    blocks = [sources[at : at + FILES_AT_ONCE] for at in range(0, len(paths) or 1, FILES_AT_ONCE)]
+    return pa.concat_tables(
+        ds.dataset(block, SCHEMAS[name], filesystem=files)
+        .to_table(columns, chosen)
+        .combine_chunks()
+        for block in blocks
     )
 
 

@@ -1,17 +1,34 @@
-"""Emotions over time, from the tables of a run: loading, smoothing, segments, a summary."""
+"""Emotions over time, from the tables of a run: loading, smoothing, segments, bins, a summary."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fer_batch import store, tables, urls
-from fer_batch.schema import EMOTIONS, Floats
+from fer_batch.schema import EMOTIONS, Floats, Ints, Seconds, StoreError
+
+HOLD_S = 5.0
+"""How long the last frame before a gap speaks for it: videos may leave out frames that repeat."""
 
 _EMOTIONS = list(EMOTIONS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Binned:
+    """What the faces of a video show, in W bins of equal length."""
+
+    edges_s: Seconds
+    """(W + 1,) float64, where bins begin and end."""
+    probs: Floats
+    """(W, 8) mean over the faces of each bin, in EMOTIONS order; NaN where there is none."""
+    n_faces: Floats
+    """(W,) mean over the frames of each bin; NaN where there is none."""
 
 
 def load(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
@@ -22,7 +39,7 @@ def load(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.Dat
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    faces = _read(out, "faces", medias=[media] if isinstance(media, str) else media)
+    faces = _read(out, "faces", medias=_names(media))
     faces["emotion"] = faces["emotion"].cat.set_categories(_EMOTIONS)
     faces["track_id"] = faces["track_id"].astype("Int32")
     return faces.sort_values(["media", "frame_index", "face_index"], ignore_index=True)
@@ -100,8 +117,66 @@ def segments(faces: pd.DataFrame, *, min_s: float = 0.0) -> pd.DataFrame:
     return found[found["end_s"] - found["start_s"] >= min_s].reset_index(drop=True)
 
 
-def summary(out: Path | str) -> pd.DataFrame:
-    """One row per input file: how much was looked at, and what was seen.
+def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned:
+    """Means over time of what all faces of a video show.
+
+    A bin has at least one frame where frames come regularly. One without a frame is like the bin
+    before, for at most `HOLD_S`: what is missing for longer is not known.
+
+    Args:
+        out: Output folder of a run.
+        media: A video of which the run has two frames or more.
+        most: Number of bins.
+        smooth_s: Time constant of `smooth`, which serves where bins are shorter.
+
+    Raises:
+        StoreError: ``out`` is not the output folder of a run, a table cannot be read, or there are
+            less than two frames.
+    """
+    frames = _read(out, "frames", medias=[media], columns=["media", "pts_s", "n_faces"])
+    pts_s = frames["pts_s"].to_numpy(np.float64)
+    if len(pts_s) < 2:
+        raise StoreError(f"{out} has less than two frames of {media}: there is nothing over time")
+    step_s = float(np.median(np.diff(pts_s)))
+    edges_s = np.linspace(pts_s[0], pts_s[-1] + step_s, min(most, len(pts_s)) + 1)
+    n_bins, bin_s = len(edges_s) - 1, edges_s[1] - edges_s[0]
+    columns = ["media", "frame_index", "track_id", "pts_s", "emotion", *EMOTIONS]
+    faces = _read(out, "faces", medias=[media], columns=columns)
+    if bin_s < smooth_s:
+        faces = smooth(faces, seconds=smooth_s)
+
+    def place(times_s: Seconds) -> Ints:  # by the middle of a frame, which lies on no edge
+        places: Ints = np.searchsorted(edges_s, times_s + step_s / 2) - 1
+        return places.clip(0, n_bins - 1)
+
+    def means(places: Ints, values: Floats) -> Floats:
+        known = ~np.isnan(values)
+        sums = np.bincount(places[known], values[known], n_bins)
+        with np.errstate(invalid="ignore"):
+            return (sums / np.bincount(places[known], minlength=n_bins)).astype(np.float32)
+
+    at, at_face = place(pts_s), place(faces["pts_s"].to_numpy(np.float64))
+    probs = [means(at_face, faces[name].to_numpy(np.float32)) for name in EMOTIONS]
+    n_faces = means(at, frames["n_faces"].to_numpy(np.float32))
+    number = np.arange(n_bins)
+    last = np.maximum.accumulate(np.where(np.isin(number, at), number, 0))
+    is_held = (number - last) * bin_s <= HOLD_S
+    return Binned(
+        edges_s,
+        np.where(is_held[:, None], np.stack(probs, axis=1)[last], np.float32(np.nan)),
+        np.where(is_held, n_faces[last], np.float32(np.nan)),
+    )
+
+
+def strongest(row: Mapping[Any, Any]) -> str:
+    """At most three emotions of a row of `summary` in words: ``happiness 62%, neutral 9%``."""
+    shown = [name for name in EMOTIONS if row[name] >= 0.005]
+    shown.sort(key=lambda name: -row[name])
+    return ", ".join(f"{name} {row[name]:.0%}" for name in shown[:3])
+
+
+def summary(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
+    """One row per input file, or for these files only: what was looked at, and what was seen.
 
     Returns:
         media, kind, status; frames; seconds, from the first to the last frame; face_share, the
@@ -112,11 +187,13 @@ def summary(out: Path | str) -> pd.DataFrame:
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    frames = _read(out, "frames", columns=["media", "pts_s", "n_faces"])
-    faces = _read(out, "faces", columns=["media", "track_id", *EMOTIONS])
+    medias = _names(media)
+    frames = _read(out, "frames", medias=medias, columns=["media", "pts_s", "n_faces"])
+    faces = _read(out, "faces", medias=medias, columns=["media", "track_id", *EMOTIONS])
     faces_of = faces.groupby("media", observed=True)
     pts_s = frames.groupby("media", observed=True)["pts_s"]
-    rows = load_media(out)[["media", "kind", "status"]].set_index("media")
+    rows = _read(out, "media", medias=medias, columns=["media", "kind", "status"])
+    rows = rows.sort_values("media").set_index("media")
     rows["frames"] = pts_s.size()
     rows["seconds"] = pts_s.max() - pts_s.min()
     rows["face_share"] = (frames["n_faces"] > 0).groupby(frames["media"], observed=True).mean()
@@ -125,6 +202,10 @@ def summary(out: Path | str) -> pd.DataFrame:
     rows["emotion"] = _categories(rows[_EMOTIONS].to_numpy(np.float32))
     rows = rows.fillna({"frames": 0, "tracks": 0}).astype({"frames": int, "tracks": int})
     return rows.reset_index()
+
+
+def _names(media: str | Sequence[str] | None) -> Sequence[str] | None:
+    return [media] if isinstance(media, str) else media
 
 
 def _read(

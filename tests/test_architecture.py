@@ -19,11 +19,11 @@ LEVELS = [
     {"decode.video", "detectors", "classify", "timeline", "explain", "regions"}
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
     {"decode.reader", "plan", "datasets.ckplus", "heat", "moments"}
-    | {"faithfulness", "explain_plots"},
+    | {"faithfulness", "explain_plots", "timeline_plots"},
     {"decode", "annotation", "datasets", "lanes", "mosaic"},
     {"finding", "reading", "collect", "manifest", "pictures", "action_units", "layers"},
     {"pipeline", "render", "sharding", "train", "evaluate", "inventory"} | {"explain_faces"},
-    {"sweep", "sheets", "explain_report", "shard_work", "supervise"},
+    {"sweep", "sheets", "explain_report", "report", "shard_work", "supervise"},
     {"cli_explain", "cli_models", "cli_render"},
     {"cli"},
     {"__main__"},

@@ -238,3 +238,58 @@ def test_summary_of_a_run_without_frames(tmp_path: Path, rows: list[object]) -> 
     shown = timeline.summary(tmp_path)
     assert len(shown) == len(rows)
     assert shown["frames"].tolist() == [0] * len(rows)
+
+
+def test_summary_of_chosen_files(tmp_path: Path) -> None:
+    write(tmp_path, chunk("a.mp4", [1, 0]))
+    write(tmp_path, chunk("b.mp4", [2]))
+    whole = timeline.summary(tmp_path)
+    chosen = timeline.summary(tmp_path, media="b.mp4")
+    pd.testing.assert_frame_equal(chosen, whole[1:].reset_index(drop=True))
+    assert len(timeline.summary(tmp_path, media=[])) == 0
+
+
+def test_strongest_emotions_in_words() -> None:
+    row = dict.fromkeys(NAMES, 0.004) | {"fear": 0.2, "anger": 0.7, "contempt": np.nan}
+    assert timeline.strongest(row) == "anger 70%, fear 20%"
+    assert timeline.strongest(dict.fromkeys(NAMES, np.nan)) == ""
+
+
+def test_bins_are_means_of_faces_and_frames(tmp_path: Path) -> None:
+    result = chunk("v.mp4", [1, 3, 0, 0, 2, 0], n_classes=6)
+    write(tmp_path, result)
+    bins = timeline.binned(tmp_path, "v.mp4", most=3, smooth_s=0)
+    np.testing.assert_allclose(bins.edges_s, [0, 0.08, 0.16, 0.24])
+    np.testing.assert_array_equal(bins.n_faces, np.float32([2, 0, 1]))
+    means = [result.probs[:4].mean(axis=0), [np.nan] * 8, result.probs[4:].mean(axis=0)]
+    np.testing.assert_allclose(bins.probs, means, rtol=1e-6)
+
+
+def test_bins_no_longer_than_the_smoothing_are_smooth(tmp_path: Path) -> None:
+    faces = track(tmp_path, "v.mp4", [0.0, 0.1, 0.2], [[1, 0], [0, 1], [0, 1]])
+    bins = timeline.binned(tmp_path, "v.mp4", most=9, smooth_s=0.5)
+    np.testing.assert_allclose(bins.probs, timeline.smooth(faces, seconds=0.5)[NAMES])
+    bins = timeline.binned(tmp_path, "v.mp4", most=9, smooth_s=0.05)
+    np.testing.assert_array_equal(bins.probs, faces[NAMES])
+
+
+def test_every_frame_has_the_bin_of_its_time(tmp_path: Path) -> None:
+    n_faces = list(range(200))
+    ntsc_s = (np.arange(200) * 1001 / 30000).round(3) + 3600.0
+    write(tmp_path, chunk("v.mp4", n_faces, pts_s=list(ntsc_s)))
+    bins = timeline.binned(tmp_path, "v.mp4", most=960, smooth_s=0)
+    np.testing.assert_array_equal(bins.n_faces, n_faces)
+
+
+def test_gaps_are_held_for_a_while_and_then_unknown(tmp_path: Path) -> None:
+    write(tmp_path, chunk("v.mp4", [1] * 40, pts_s=[*np.arange(20), *np.arange(60, 80)]))
+    bins = timeline.binned(tmp_path, "v.mp4", most=40, smooth_s=0)
+    known = ~np.isnan(bins.n_faces)
+    np.testing.assert_array_equal(known, ~np.isnan(bins.probs).any(axis=1))
+    assert np.diff(np.flatnonzero(np.diff(known))).tolist() == [18]
+
+
+def test_less_than_two_frames_have_no_bins(tmp_path: Path) -> None:
+    write(tmp_path, chunk("v.mp4", [1]))
+    with pytest.raises(StoreError, match=r"less than two frames of v\.mp4"):
+        timeline.binned(tmp_path, "v.mp4", most=9, smooth_s=0)
