@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow browser styles benchmark results lock clean
+.PHONY: demo serve test slow browser styles benchmark results lock clean
 
 demo: $(READY) ## make a clip, process it, show what comes out
 	$(BIN)/python examples/demo.py outputs/demo
+
+serve: $(READY) ## Prefect server, deployments and worker, until Ctrl-C; PORT=4200
+	$(BIN)/python -m flows.serve $(if $(PORT),--port $(PORT))
 
 test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .

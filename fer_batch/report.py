@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from fer_batch import store, timeline, timeline_plots
 from fer_batch.config import Config
+from fer_batch.parquet import writing
 from fer_batch.schema import EMOTIONS, RenderError
 from fer_batch.timeline_plots import clock
 
@@ -80,7 +81,7 @@ def make_report(
     drawn = set(medias) or set(videos.head(MOST_TIMELINES))
     shown = {*ranked["media"].head(MOST_FILES), *drawn}
     stills = files["media"][(files["kind"] == "image") & files["media"].isin(shown)]
-    with store.writing(out):
+    with writing(out):
         seen = [timeline.summary(out, media=stills.tolist())]
         timelines = {}
         read = [name for name in videos if name in shown]

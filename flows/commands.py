@@ -7,7 +7,7 @@ folder says what is done, never Prefect: running a flow again goes on where it s
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -15,11 +15,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from fer_batch import supervise
 
-Positive = Annotated[float, Field(gt=0)]
 NAMED = 20
 """Reasons to fail that the state of a run names."""
 

@@ -1,26 +1,28 @@
-"""Prefect flow `evaluate-classifiers`: weights and a labelled data set in, tables and plots out."""
+"""Prefect flow `evaluate-models`: weights and a labelled data set in, tables and plots out."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from pydantic import Field
 
-from .commands import Positive, finish, run_command
+from .commands import finish, run_command
+from .fields import Device, Seconds
 
 
-@flow(name="evaluate-classifiers")
-def evaluate_classifiers(  # noqa: PLR0913 - the parameters are the form that people fill in
-    weights: list[str],
+@flow(name="evaluate-models")
+def evaluate_models(  # noqa: PLR0913 - the parameters are the form that people fill in
+    weights: Annotated[list[str], Field(min_length=1)],
     dataset: str,
     data: Path,
     output: Path,
     *,
     split: Literal["train", "valid", "test"] = "test",
     flip: bool = False,
-    decimals: int | None = None,
-    device: str = "auto",
-    timeout_s: Positive = 86_400,
+    decimals: Annotated[int, Field(ge=1, le=17)] | None = None,
+    device: Device = "auto",
+    timeout_s: Seconds = 86_400,
 ) -> State[None]:
     """Measure classifiers on one split of a data set and compare them in one table.
 

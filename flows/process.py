@@ -18,16 +18,18 @@ from fer_batch.config import Config
 from fer_batch.plan import make_plan
 from fer_batch.schema import FerError
 from fer_batch.sharding import SharedRun
+from fer_batch.urls import path_of
 
 from .artifacts import publish
 from .commands import Level, finish, run_command
-from .shards import Scale, call_workers, do_shards
+from .scale import Scale
+from .shards import call_workers, do_shards
 
 
 @flow(name="process-dataset")
 def process_dataset(  # noqa: PLR0913 - the parameters are the form that people fill in
-    input: Path | list[Path],
-    output: Path,
+    input: str | list[str],
+    output: str,
     *,
     config: Config | Path = Config(),
     annotate: bool = False,
@@ -42,8 +44,8 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
     the same time share the work.
 
     Args:
-        input: A file or folder, or a list of them; folders are searched recursively.
-        output: Folder for the results; made where it is missing.
+        input: A file, folder or URL, or a list of them; folders are searched recursively.
+        output: Folder or URL for the results; made where it is missing.
         config: Settings, or a YAML file of them.
         annotate: Also make annotated videos.
         report: Also make a summary with pictures, and show it here.
@@ -52,22 +54,23 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
         log_level: What of the library's messages is logged.
     """
     inputs = input if isinstance(input, list) else [input]
+    out = path_of(output)
     settings = config if isinstance(config, Config) else configuration.load(config)
     began = datetime.now(UTC)
     try:
-        plan = left = make_plan(inputs, output, settings, force=force)
+        plan = left = make_plan([path_of(each) for each in inputs], out, settings, force=force)
         reasons: list[str] = []
-        while not reasons and (left.todo or SharedRun.under_way(output)):
+        while not reasons and (left.todo or SharedRun.under_way(out)):
             with sharding.take_part(
-                left, output, force=force, max_mb=scale.shard_mb, lease_s=scale.lease_s
+                left, out, force=force, max_mb=scale.shard_mb, lease_s=scale.lease_s
             ) as run:
                 if left is plan:
                     call_workers(input=inputs, output=output, config=config, scale=scale)
                 reasons = do_shards(run, scale, log_level)
                 left = left.without(run.medias)
-        summary = sharding.summary(plan, output, began)
-        with sharding.drawing(output):
-            drawn = _draw(output, annotate=annotate, report=report, timeout_s=scale.timeout_s)
+        summary = sharding.summary(plan, out, began)
+        with sharding.drawing(out):
+            drawn = _draw(out, annotate=annotate, report=report, timeout_s=scale.timeout_s)
     except FerError as error:
         return Failed(message=str(error))
     failed = [f"{each.media}: {each.error}" for each in summary.problems if each.status == "failed"]

@@ -1,7 +1,6 @@
-"""Prefect flow `render-run`: pictures of a finished run, and why it saw what it saw."""
+"""Prefect flow `render-run`: a finished run in, annotated videos and contact sheets out."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -9,12 +8,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from fer_batch.config import Style
 
-from .commands import Positive, finish, run_command
+from .commands import finish, run_command
+from .fields import Seconds
 
 
 @flow(name="render-run", task_runner=ThreadPoolTaskRunner(max_workers=1))
 def render_run(  # noqa: PLR0913 - the parameters are the form that people fill in
-    output: Path,
+    output: str,
     *,
     media: Sequence[str] = (),
     style: Style = "full",
@@ -22,34 +22,30 @@ def render_run(  # noqa: PLR0913 - the parameters are the form that people fill 
     gif: bool = False,
     overrides: Sequence[str] = (),
     sheet: bool = True,
-    explain: bool = False,
     force: bool = False,
-    timeout_s: Positive = 86_400,
+    timeout_s: Seconds = 86_400,
 ) -> State[None]:
-    """Make annotated videos and contact sheets of a run, and explain its faces.
+    """Make annotated videos and contact sheets of a run.
 
     What is up to date is left alone.
 
     Args:
         output: Output folder of a run.
-        media: Names of the files to annotate and explain, as in the tables; none means all.
+        media: Names of the files to annotate, as in the tables; none means all.
         style: What is drawn: everything, boxes and labels only, heatmaps, or beside the source.
         blur: Hide the faces.
         gif: Short loops instead of MP4 files with sound.
         overrides: Settings that replace those of the run, each as section.key=value.
         sheet: Also make contact sheets of the whole run.
-        explain: Also write heatmaps of the faces and how faithful they are.
         force: Also make what is up to date.
-        timeout_s: Seconds after which each of the three is killed; what it finished stays.
+        timeout_s: Seconds after which each of the two is killed; what it finished stays.
     """
     chosen = [f"--media={name}" for name in media]
     settings = [f"--set={override}" for override in overrides] + ["--blur"] * blur
     again = ["--force"] * force
     what = [*chosen, *settings, f"--style={style}", *["--gif"] * gif]
-    commands = {"render": ["render", str(output), *what, *again]}
+    commands = {"render": ["render", output, *what, *again]}
     if sheet:
-        commands["sheet"] = ["sheet", str(output), *settings, *again]
-    if explain:
-        commands["explain"] = ["explain", str(output), *chosen]
+        commands["sheet"] = ["sheet", output, *settings, *again]
     futures = [run_command.submit(name, command, timeout_s) for name, command in commands.items()]
     return finish(futures, f"pictures: {output}")

@@ -1,8 +1,7 @@
-"""Shards of a run as tasks: here, in processes, on Dask or on Ray, and on other workers."""
+"""The shards of a run as tasks, here and by other workers of the pool."""
 
-from pathlib import Path
 from time import sleep
-from typing import Annotated, Any, Literal
+from typing import Any
 from uuid import UUID
 
 from prefect import State, get_run_logger, task
@@ -13,47 +12,19 @@ from prefect.deployments import run_deployment
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import task_run
 from prefect.states import Failed
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task
-from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_jsonable_python
 
 from fer_batch.schema import FerError, UnavailableError
 from fer_batch.sharding import SharedRun
 from fer_batch.supervise import do_shard
+from fer_batch.urls import path_of
 
 from .commands import Level, forwarding
+from .scale import Scale, runner_for
 
 RETRY_DELAYS_S = [10.0, 60.0, 300.0]
 POLL_S = 2.0
-
-Positive = Annotated[float, Field(gt=0)]
-
-
-class Scale(BaseModel):
-    """How the work is cut, and who does it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    shard_mb: Positive = Field(500, description="Megabytes of files in one task run.")
-    runner: Literal["threads", "processes", "dask", "ray"] = Field(
-        "threads", description="Where task runs go: this process, processes, Dask or Ray."
-    )
-    slots: int = Field(
-        1, ge=1, le=1024, description="Shards that this run does at the same time; one fills a GPU."
-    )
-    address: str | None = Field(
-        None, description="Of a Dask or Ray cluster; a local one is started where it is empty."
-    )
-    workers: int = Field(
-        1, ge=1, le=1024, description="Runs that share the work; the others go to the work pool."
-    )
-    timeout_s: Positive = Field(
-        86_400, description="Seconds after which a process that does a shard is killed."
-    )
-    lease_s: float = Field(
-        60, ge=1, description="Seconds of silence after which a shard goes to another worker."
-    )
 
 
 def _can_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -68,11 +39,11 @@ def _can_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=_can_pass,
 )
-def shard(output: Path, number: int, timeout_s: float, log_level: Level) -> bool | State[None]:
+def shard(output: str, number: int, timeout_s: float, log_level: Level) -> bool | State[None]:
     """Do one shard, or leave it to the worker that has it; gives whether it was done here."""
     try:
         return do_shard(
-            output,
+            path_of(output),
             number,
             timeout_s=timeout_s,
             is_patient=task_run.run_count <= len(RETRY_DELAYS_S),
@@ -89,12 +60,15 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
     progress = create_progress_artifact(run.share * 100, key="progress", description=str(run.out))
     under_way: dict[PrefectFuture[Any], int] = {}
     failed: dict[int, str] = {}
-    with _runner(scale) as runner:
+    with runner_for(scale) as runner:
         while True:
             passed = {*under_way.values(), *failed}
             for number in run.free(passed)[: scale.slots - len(under_way)]:
                 parameters = dict(
-                    output=run.out, number=number, timeout_s=scale.timeout_s, log_level=log_level
+                    output=str(run.out),
+                    number=number,
+                    timeout_s=scale.timeout_s,
+                    log_level=log_level,
                 )
                 under_way[runner.submit(shard, parameters)] = number
             if not under_way and not run.is_at_work_elsewhere(failed):
@@ -115,22 +89,6 @@ def call_workers(scale: Scale, **parameters: object) -> None:
     values = to_jsonable_python({**parameters, "scale": alone, "report": False})
     for _ in range(scale.workers - 1):
         run_deployment("process-dataset/on-demand", parameters=values, timeout=0)
-
-
-def _runner(scale: Scale) -> TaskRunner[Any]:
-    if scale.runner == "dask":
-        from prefect_dask import DaskTaskRunner
-
-        local = {"n_workers": scale.slots, "threads_per_worker": 1}
-        return DaskTaskRunner(scale.address, cluster_kwargs=None if scale.address else local)
-    if scale.runner == "ray":
-        from prefect_ray import RayTaskRunner
-
-        local = {} if scale.address else {"num_cpus": scale.slots}
-        return RayTaskRunner(scale.address, init_kwargs=local)
-    if scale.runner == "processes":
-        return ProcessPoolTaskRunner(max_workers=scale.slots)
-    return ThreadPoolTaskRunner(max_workers=scale.slots)
 
 
 def _show(progress: UUID, share: float) -> None:

@@ -1,4 +1,4 @@
-"""Prefect flows `train-classifier` and `sweep-classifier`.
+"""Prefect flows `train-model` and `sweep-model`.
 
 A data set in, weights with their cards out, or the table of what a sweep found.
 """
@@ -9,18 +9,19 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from .commands import Positive, finish, run_command
+from .commands import finish, run_command
+from .fields import Device, Seconds
 
 
-@flow(name="train-classifier")
-def train_classifier(
+@flow(name="train-model")
+def train_model(
     config: Path,
     data: Path,
     output: Path,
     *,
     overrides: Sequence[str] = (),
-    device: str = "auto",
-    timeout_s: Positive = 86_400,
+    device: Device = "auto",
+    timeout_s: Seconds = 86_400,
 ) -> State[None]:
     """Train one classifier; running it again goes on from the last checkpoint.
 
@@ -38,14 +39,14 @@ def train_classifier(
     return finish([training], f"weights: {output}")
 
 
-@flow(name="sweep-classifier")
-def sweep_classifier(
+@flow(name="sweep-model")
+def sweep_model(
     config: Path,
     data: Path,
     output: Path,
     *,
-    device: str = "auto",
-    timeout_s: Positive = 604_800,
+    device: Device = "auto",
+    timeout_s: Seconds = 604_800,
 ) -> State[None]:
     """Try the values of a sweep; runs on the same output at the same time share the trials.
 

@@ -1,10 +1,9 @@
-"""A Prefect server, work pool and worker with the deployments, as the README sets them up."""
+"""A Prefect server and workers with the deployments, as `make serve` sets them up."""
 
 import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Deployed:
-    """A running server with the deployments of prefect.yaml and one worker."""
+    """A running server with the deployments of prefect.yaml and two workers."""
 
     api: str
     environment: dict[str, str]
@@ -59,7 +58,7 @@ class Deployed:
 
 @contextlib.contextmanager
 def deployed_in(home: Path) -> Iterator[Deployed]:
-    """Start all of it with Prefect's home in this folder, and stop it in the end."""
+    """Serve all of it with Prefect's home in this folder, and stop it in the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,61 +67,38 @@ def deployed_in(home: Path) -> Iterator[Deployed]:
         **{key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")},
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": api,
-        "PREFECT_SERVER_UI_API_URL": "/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "CUDA_VISIBLE_DEVICES": "0,1",  # two workers, also where there are fewer GPUs
     }
-    deployed = Deployed(api, environment)
-
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        with (home / f"{arguments[0]}.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "prefect", *arguments],
-                cwd=home,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    processes = []
-    try:
-        processes.append(start("server", "start", "--host", "127.0.0.1", "--port", str(port)))
-        _wait_for(f"{api}/health", processes[0])
-        deployed.prefect("work-pool", "create", "fer-batch", "--type", "process")
-        deployed.prefect("deploy", "--all")
-        processes.append(start("worker", "start", "--pool", "fer-batch", "--limit", "1"))
-        yield deployed
-    finally:
-        _kill_all_with(f"PREFECT_HOME={home}")
-        for process in processes:
-            process.wait()
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
+    with (
+        (home / "serve.log").open("w+", encoding="utf-8") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "flows.serve", "--port", str(port)],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as serving,
+    ):
         try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            assert server.poll() is None, "the Prefect server ended"
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError("the Prefect server does not answer")
+            while "Served at" not in (said := Path(log.name).read_text(encoding="utf-8")):
+                assert serving.poll() is None, said
+                time.sleep(0.5)
+            yield Deployed(api, environment)
+        finally:
+            serving.terminate()
+            serving.wait(60)
+    assert serving.returncode == 0, Path(log.name).read_text(encoding="utf-8")
+    assert _processes_with(f"PREFECT_HOME={home}") == []
 
 
-def _kill_all_with(variable: str) -> None:
-    """Kill every process with this environment variable: flow runs have sessions of their own."""
-    while found := [
+def _processes_with(variable: str) -> list[int]:
+    """All processes with this environment variable."""
+    return [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/environ")
         if variable.encode() in _read(path)
-    ]:
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.1)
+    ]
 
 
 def _read(path: Path) -> bytes:

@@ -15,7 +15,8 @@ from deployment import Deployed
 
 ROOT = Path(__file__).parents[1]
 FLOWS = sorted((ROOT / "flows").glob("*.py"))
-ALLOWED = sys.stdlib_module_names | {"prefect", "pydantic", "fer_batch"}
+ALLOWED = sys.stdlib_module_names | {"prefect", "pydantic", "pydantic_core", "fer_batch"}
+ALLOWED |= {"prefect_dask", "prefect_ray"}
 
 
 @pytest.mark.parametrize("path", FLOWS, ids=lambda path: path.name)
@@ -72,16 +73,19 @@ def test_a_deployment_processes_a_folder(deployed: Deployed, tmp_path: Path) -> 
     assert {path.name for path in (out / "annotated").iterdir()} == {"good clip.mp4", "picture.png"}
 
     render = partial(deployed.run, "render-run/on-demand", output=str(out))
-    state, message = render(style="heatmap", blur=True, gif=True, explain=True)
+    state, message = render(style="heatmap", blur=True, gif=True)
     assert (state, message) == ("COMPLETED", f"pictures: {out}")
     assert (out / "annotated" / "good clip.mp4.gif").exists()
     assert {path.name for path in (out / "sheets").iterdir()} == {
         *("run-001.png", "images.png", "good clip.mp4.png")
     }
-    assert (out / "explain" / "summary.md").exists()
     state, message = render(media=["absent.mp4"])
     assert state == "FAILED"
     assert "absent.mp4" in message
+
+    state, message = deployed.run("explain-run/on-demand", output=str(out), sample=2)
+    assert (state, message) == ("COMPLETED", f"explanations: {out / 'explain'}")
+    assert deployed.artifact("summary") == (out / "explain" / "summary.md").read_text()
 
     (footage / "broken.mp4").write_text("no video")
     clip(footage / "late.mp4", [portrait] * 6)

@@ -34,9 +34,10 @@ def test_every_deployment_loads_from_its_file(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {
         "process-dataset": ["input", "output"],
         "render-run": ["output"],
-        "train-classifier": ["config", "data", "output"],
-        "sweep-classifier": ["config", "data", "output"],
-        "evaluate-classifiers": ["weights", "dataset", "data", "output"],
+        "explain-run": ["output"],
+        "train-model": ["config", "data", "output"],
+        "sweep-model": ["config", "data", "output"],
+        "evaluate-models": ["weights", "dataset", "data", "output"],
     }
 
 
@@ -46,7 +47,7 @@ def test_deployments_train_and_evaluate(deployed: Deployed, tmp_path: Path) -> N
     data, recipe, out = make_bars(tmp_path / "data"), tmp_path / "bars.yaml", tmp_path / "out"
     recipe.write_text(bars_recipe().model_dump_json())  # JSON is YAML
     where = {"config": str(recipe), "data": str(data), "output": str(out)}
-    train = "train-classifier/on-demand"
+    train = "train-model/on-demand"
 
     state, message = deployed.run(train, **where, overrides=["epoch=3"])
     assert state == "FAILED"
@@ -61,7 +62,7 @@ def test_deployments_train_and_evaluate(deployed: Deployed, tmp_path: Path) -> N
     assert len(pd.read_csv(out / "metrics.csv")) == 3
 
     state, message = deployed.run(
-        "evaluate-classifiers/on-demand",
+        "evaluate-models/on-demand",
         weights=[str(out / "bars.safetensors")],
         dataset="fer2013",
         data=str(data),
@@ -78,7 +79,7 @@ def test_deployment_sweeps(deployed: Deployed, tmp_path: Path) -> None:
     values = {"recipe": bars_recipe(epochs=1).model_dump(), "space": {"seed": [0, 1]}}
     config.write_text(json.dumps(values))
     state, message = deployed.run(
-        "sweep-classifier/on-demand", config=str(config), data=str(data), output=str(out)
+        "sweep-model/on-demand", config=str(config), data=str(data), output=str(out)
     )
     assert (state, message) == ("COMPLETED", f"table: {out / 'sweep.csv'}")
     assert pd.read_csv(out / "sweep.csv")["state"].tolist() == ["complete"] * 2

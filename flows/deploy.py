@@ -1,0 +1,114 @@
+"""`python -m flows.deploy`: put work pool, deployments and automations on the Prefect server.
+
+Run it again after an upgrade or a change of prefect.yaml: what is there is brought up to date.
+"""
+
+import argparse
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.workers.process import ProcessWorker
+
+ROOT = Path(__file__).parents[1]
+POOL = "fer-batch"
+RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
+ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
+
+LOST_RUNS = AutomationCore(
+    name="fer-batch: lost runs",
+    description="A run whose worker or host died says so, and gives its slots back.",
+    trigger=EventTrigger(
+        match=RUNS,
+        for_each={"prefect.resource.id"},
+        after={
+            "prefect.flow-run.heartbeat",
+            "prefect.flow-run.Pending",
+            "prefect.flow-run.Running",
+        },
+        expect={"prefect.flow-run.heartbeat", *ENDED},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=90),
+    ),
+    actions=[
+        ChangeFlowRunState(
+            state=StateType.CRASHED,
+            message="no sign of life for 90 s: its worker or host died. "
+            "What it finished is kept; run it again to do the rest.",
+        )
+    ],
+)
+WAITING_RUNS = AutomationCore(
+    name="fer-batch: waiting runs",
+    description="A run that no worker takes says so.",
+    trigger=EventTrigger(
+        match=RUNS,
+        match_related={"prefect.resource.id": f"prefect.work-pool.{POOL}"},
+        for_each={"prefect.resource.id"},
+        expect={"prefect.flow-run.Late"},
+        posture=Posture.Reactive,
+        threshold=1,
+    ),
+    actions=[
+        ChangeFlowRunState(
+            name="NoWorker",
+            state=StateType.SCHEDULED,
+            message=f"no free worker in pool {POOL}: wait for one, or start one with "
+            f"prefect worker start --pool {POOL} --limit 1",
+        )
+    ],
+)
+
+
+def deploy(slots: int | None) -> None:
+    """Bring pool, deployments and automations up to date.
+
+    Args:
+        slots: How many runs the pool allows at once, whatever its workers allow; None: no limit.
+
+    Raises:
+        ConnectionError: When no server answers.
+    """
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(
+        name=POOL, type="process", base_job_template=template, concurrency_limit=slots
+    )
+    with get_client(sync_client=True) as client:
+        if problem := client.api_healthcheck():
+            raise ConnectionError(f"no Prefect server answers at {client.api_url}: {problem}")
+        client.create_work_pool(pool, overwrite=True)
+        for automation in (LOST_RUNS, WAITING_RUNS):
+            _bring_up_to_date(client, automation)
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+
+
+def _bring_up_to_date(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    """Leave alone what is as wanted: a change forgets which runs are being watched."""
+    found = client.read_automations_by_name(wanted.name)
+    if not found:
+        client.create_automation(wanted)
+    elif any(getattr(found[0], field) != value for field, value in wanted):
+        client.update_automation(found[0].id, wanted)
+
+
+def main() -> int:
+    """Deploy to the server of PREFECT_API_URL; exit code 1 where none answers."""
+    parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
+    parser.add_argument("--slots", type=int, help="runs that the pool allows at once (no limit)")
+    try:
+        deploy(parser.parse_args().slots)
+    except ConnectionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Processes that run together: one that ends is an error, and none outlives the others."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+STOP_S = 10
+
+
+class ServeError(Exception):
+    """Something cannot be served, or no longer."""
+
+
+class Processes:
+    """Python modules that run until the `with` block ends; no process of theirs is left then."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        # What they leave behind when they end becomes a child of this process.
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the last one first, after its children, so that it can report how they ended."""
+        for process in reversed(self._running.values()):
+            _signal(_children(process.pid), signal.SIGTERM)
+            deadline = time.monotonic() + STOP_S
+            while _children(process.pid) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+        while left := _children(os.getpid()):
+            _signal(left, signal.SIGKILL)
+            os.waitpid(left[0], 0)
+
+    def start(self, name: str, *module: str, quiet: bool = False, **environment: str) -> None:
+        """Start a module in a session that Ctrl-C does not reach."""
+        self._running[name] = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", *module],
+            env=self._environment | environment,
+            stdout=subprocess.DEVNULL if quiet else None,
+            start_new_session=True,
+            preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+        )
+
+    def run(self, name: str, *module: str) -> None:
+        """Run a module to its end; raise a `ServeError` when it fails."""
+        self.start(name, *module)
+        if self._running[name].wait():
+            self.check()
+        del self._running[name]
+
+    def check(self) -> None:
+        """Raise a `ServeError` when one of them has ended."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                raise ServeError(f"the {name} ended with exit code {process.returncode}")
+
+
+def _children(pid: int) -> list[int]:
+    """Of all threads of a process; none where the process is gone."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in path.read_text(encoding="ascii").split()]
+    return found
+
+
+def _signal(leaders: list[int], what: signal.Signals) -> None:
+    """Signal processes and their groups: a flow run leads the one of the commands it started."""
+    for pid in leaders:
+        with suppress(ProcessLookupError):
+            os.killpg(os.getpgid(pid), what)
