@@ -74,8 +74,8 @@ def source_of(row: MediaRow) -> MediaFile:
     try:
         stamp = urls.stamp(path)
     except urls.failures() as error:
-        message = f"{path}: the source cannot be read: {urls.reason(error)}"
-        raise MediaError(message, path) from error
+        why = getattr(error, "strerror", None) or urls.reason(error)
+        raise MediaError(f"{path}: the source cannot be read: {why}", path) from error
     if stamp != (row.size_bytes, row.mtime_ns):
         raise MediaError(
             f"{path}: the source has changed since it was processed: run `fer-batch process` again",

@@ -30,25 +30,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def bucket(s3: str) -> Path:
-    """An empty bucket of a real S3 server."""
-    return new_bucket()
-
-
-def new_bucket() -> Path:
-    path = urls.path_of(f"s3://bucket-{uuid.uuid4().hex}")
-    path.mkdir()
-    return path
-
-
 @pytest.fixture(params=["s3", "memory"])
 def place(request: pytest.FixtureRequest) -> Path:
     """A URL below which there is nothing."""
     if request.param == "memory":
         return urls.path_of(f"memory://{uuid.uuid4().hex}")
-    request.getfixturevalue("s3")
-    return new_bucket() / "videos"
+    bucket: Path = request.getfixturevalue("bucket")
+    return bucket / "videos"
 
 
 def upload(folder: Path, url: Path) -> Path:
