@@ -8,6 +8,7 @@ import sys
 import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import av
 import pandas as pd
@@ -130,6 +131,12 @@ def test_several_urls_have_their_common_parent_as_root(place: Path) -> None:
     assert names("day2", "day2/b.mp4") == ["b.mp4"]
     assert names("day2/b.mp4", "day2/.c.mp4") == [".c.mp4", "b.mp4"]
     assert names("scan") == ["scan"]
+
+
+def test_objects_that_stand_for_folders_are_none(bucket: Path) -> None:
+    for key in ("in/", "in/a/", "in//b.mp4"):
+        bucket.fs.pipe_file(f"{bucket.path}{key}", b"1")
+    assert [file.media for file in media.find([bucket / "in"])] == ["/b.mp4"]
 
 
 def test_inputs_that_do_not_fit_together(tmp_path: Path, place: Path) -> None:
@@ -341,6 +348,25 @@ def test_server_that_cannot_be_used(
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert said in done.stdout
+
+
+def test_credentials_that_are_not_enough(s3: str, bucket: Path) -> None:
+    def allow(n_requests: int) -> None:
+        text = {"Content-Type": "text/plain"}
+        url = f"{s3}/moto-api/reset-auth"
+        urlopen(Request(url, f"{n_requests}".encode(), text, method="POST")).close()
+
+    write(bucket / "out", chunk("v.mp4", [1]))
+    allow(0)
+    try:
+        with pytest.raises(MediaError, match="credentials in use do not allow it"):
+            media.find([bucket / "in"])
+        with pytest.raises(StoreError, match="credentials in use do not allow it"):
+            store.lock(bucket / "out").__enter__()
+        with pytest.raises(StoreError, match="credentials in use do not allow it"):
+            store.media_rows(bucket / "out")
+    finally:
+        allow(1 << 60)
 
 
 def test_missing_package_is_named() -> None:
