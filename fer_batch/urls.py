@@ -125,14 +125,14 @@ def download(url: Path, target: Path, go_on: Callable[[], bool]) -> None:
     class Watch(Callback):  # type: ignore[misc]
         def relative_update(self, inc: int = 1) -> None:
             if not go_on():
-                raise InterruptedError(f"{url}: given up")
+                raise InterruptedError("given up")
 
     fs, key = _parts(url)
     fs.get_file(key, str(target), callback=Watch())
 
 
 def contents(path: Path) -> Path | io.BytesIO:
-    """What a reader of whole files takes: a local path, or the bytes of a URL, in one request."""
+    """What a reader of whole files takes: a local path, or the bytes behind a URL."""
     if not is_url(path):
         return path
     fs, key = _parts(path)
@@ -143,7 +143,7 @@ def temporary_for(path: Path) -> Path:
     """Where a new file is written before `publish`: beside it, or for a URL on this disk."""
     if not is_url(path):
         return path.with_name(TEMPORARY.format(path.name))
-    descriptor, name = tempfile.mkstemp(prefix="fer-batch-", suffix=f"-{path.name}")
+    descriptor, name = tempfile.mkstemp(prefix="fer-batch-", suffix=path.suffix)
     os.close(descriptor)
     return Path(name)
 

@@ -21,7 +21,7 @@ from results import CONFIG_HASH, chunk, row, still, write
 
 from fer_batch import media, pipeline, store, timeline, urls
 from fer_batch.config import load
-from fer_batch.schema import MediaError
+from fer_batch.schema import MediaError, StoreError
 
 CONFIG = load(None, SETTINGS)
 NAMES = ["b.mp4", "a/deep/c.JPG", "a/b.mkv", "a/notes.txt", "B.png", ".hidden.mp4", "~$x.mp4"]
