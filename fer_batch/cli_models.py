@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch.console import progress_bar
+from fer_batch.console import place, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
         parents=[spoken],
         help="compare a run over DISFA's videos with its action units",
     )
-    disfa.add_argument("results", type=Path, metavar="RESULTS", help="output folder of the run")
+    disfa.add_argument("results", type=place, metavar="RESULTS", help="output folder of the run")
     disfa.add_argument("--data", required=True, type=Path, help="DISFA's root folder")
     disfa.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="CSV to write")
     disfa.set_defaults(run=_disfa)

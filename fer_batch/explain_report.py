@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,11 @@ def explain(
         StoreError: The folder cannot be written.
     """
     _clear(out)
-    with writing(out), urls.local_folder(out) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(urls.local_folder(out))
         summary = _explain(faces, explainer, folder, methods, on_progress)
+        with writing(out):
+            stack.close()
     if faces.failures:
         counts = f"{len(faces.failures)} files could not be explained as a whole"
         raise ExplainError("\n".join([f"{counts}:", *faces.failures]))

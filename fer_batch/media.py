@@ -74,8 +74,8 @@ def source_of(row: MediaRow) -> MediaFile:
     try:
         stamp = urls.stamp(path)
     except urls.failures() as error:
-        message = f"{path}: the source cannot be read: {urls.reason(error)}"
-        raise MediaError(message, path) from error
+        why = getattr(error, "strerror", None) or urls.reason(error)
+        raise MediaError(f"{path}: the source cannot be read: {why}", path) from error
     if stamp != (row.size_bytes, row.mtime_ns):
         raise MediaError(
             f"{path}: the source has changed since it was processed: run `fer-batch process` again",
@@ -195,13 +195,14 @@ def _find_urls(inputs: Sequence[Path]) -> list[MediaFile]:
         message = f"{', '.join(map(str, inputs))}: they have no folder in common"
         raise MediaError(message, inputs[0])
     root = "/".join(common)
-    return [_behind_url(root, url.removeprefix(f"{root}/"), found[url]) for url in sorted(found)]
+    path = urls.path_of(root)
+    return [_behind_url(path, url[len(root) + 1 :], found[url]) for url in sorted(found)]
 
 
-def _behind_url(root: str, name: str, entry: urls.Entry) -> MediaFile:
-    subject, camera = _disfa(PurePosixPath(root, name))
+def _behind_url(root: Path, name: str, entry: urls.Entry) -> MediaFile:
+    subject, camera = _disfa(PurePosixPath(root.name, name))
     return MediaFile(
-        path=urls.join(root, name),
+        path=root / name,
         media=name,
         kind=kind_of(PurePosixPath(name)) or "video",
         size_bytes=entry.size_bytes,
@@ -214,8 +215,10 @@ def _behind_url(root: str, name: str, entry: urls.Entry) -> MediaFile:
 def _wanted(entries: Sequence[urls.Entry]) -> Iterator[urls.Entry]:
     """Those that `_walk` would take of the same files in a local folder."""
     paths = [(PurePosixPath(entry.name), entry) for entry in entries]
-    folders = [(path, parent) for path, _ in paths for parent in path.parents]
-    holds_faces = {folder.parent for _, folder in folders if folder.name == "faces"}
+    with_faces = [path for path, _ in paths if "faces" in path.parts]
+    holds_faces = {
+        folder.parent for path in with_faces for folder in path.parents if folder.name == "faces"
+    }
     outputs = {path.parent for path, _ in paths if path.name in OUTPUT_FILES} & holds_faces
     for path, entry in paths:
         if (

@@ -244,11 +244,11 @@ def lock(out: Path, *, shared: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with writing(out):
-            if out.is_file():
-                raise StoreError(f"{out} is a file: choose a folder for the results with -o")
-            urls.make_folder(out)
             if urls.is_url(out):
                 (out / ".lock").write_bytes(b"")
+            elif out.is_file():
+                raise StoreError(f"{out} is a file: choose a folder for the results with -o")
+            urls.make_folder(out)
             how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
             try:
                 if urls.is_url(out):

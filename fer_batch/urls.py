@@ -31,6 +31,7 @@ the ending makes them surely ours."""
 _ADVICE = {
     "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "EndpointConnectionError": "see that the server is there, and AWS_ENDPOINT_URL right",
+    "FileNotFoundError": "there is no such file or bucket",
     "PermissionError": "the credentials in use do not allow it",
 }
 """What to do about an error, by the name of its class."""
@@ -91,11 +92,10 @@ def listing(url: Path) -> list[Entry]:
         failures: It cannot be listed.
     """
     fs, base = _parts(url)
-    found = fs.find(base, detail=True).items()
     return [
         Entry(key.removeprefix(base).removeprefix("/"), info["size"], _mtime_ns(info))
-        for key, info in found
-        if info["type"] == "file"
+        for key, info in fs.find(base, detail=True).items()
+        if info["type"] == "file" and not key.endswith("/")  # these stand for empty folders
     ]
 
 
@@ -125,14 +125,14 @@ def download(url: Path, target: Path, go_on: Callable[[], bool]) -> None:
     class Watch(Callback):  # type: ignore[misc]
         def relative_update(self, inc: int = 1) -> None:
             if not go_on():
-                raise InterruptedError(f"{url}: given up")
+                raise InterruptedError("given up")
 
     fs, key = _parts(url)
     fs.get_file(key, str(target), callback=Watch())
 
 
 def contents(path: Path) -> Path | io.BytesIO:
-    """What a reader of whole files takes: a local path, or the bytes of a URL, in one request."""
+    """What a reader of whole files takes: a local path, or the bytes behind a URL."""
     if not is_url(path):
         return path
     fs, key = _parts(path)
@@ -143,7 +143,7 @@ def temporary_for(path: Path) -> Path:
     """Where a new file is written before `publish`: beside it, or for a URL on this disk."""
     if not is_url(path):
         return path.with_name(TEMPORARY.format(path.name))
-    descriptor, name = tempfile.mkstemp(prefix="fer-batch-", suffix=f"-{path.name}")
+    descriptor, name = tempfile.mkstemp(prefix="fer-batch-", suffix=path.suffix)
     os.close(descriptor)
     return Path(name)
 
@@ -219,7 +219,7 @@ def failures(*others: type[Exception]) -> tuple[type[Exception], ...]:
 def reason(error: Exception) -> str:
     """What went wrong in reading or writing, and what to do where that is known."""
     advice = _ADVICE.get(type(error).__name__) if getattr(error, "errno", None) is None else None
-    return f"{error}: {advice}" if advice else str(error)
+    return f"{str(error).rstrip('.')}: {advice}" if advice else str(error)
 
 
 def _parts(url: Path) -> tuple[Any, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import clips
 import deployment
 import pytest
 import torch
+
+from fer_batch import urls
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder is talkative
 
@@ -65,7 +68,7 @@ def _no_thread_is_left() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """URL of a real S3 server, in the environment of this process and those that it starts."""
-    from moto.server import ThreadedMotoServer
+    from moto.server import ThreadedMotoServer  # it takes a second to load
 
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
@@ -78,3 +81,11 @@ def s3() -> Iterator[str]:
     }
     yield url
     server.stop()
+
+
+@pytest.fixture
+def bucket(s3: str) -> Path:
+    """An empty bucket of that server."""
+    path = urls.path_of(f"s3://bucket-{uuid.uuid4().hex}")
+    path.mkdir()
+    return path

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import uuid
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
+import av
 import pandas as pd
 import pytest
 from clips import clip
+from command import run
 from PIL import Image
 from portraits import SETTINGS, portrait, portraits
 from results import CONFIG_HASH, chunk, row, still, write
 
 from fer_batch import media, pipeline, store, timeline, urls
 from fer_batch.config import load
-from fer_batch.schema import MediaError
+from fer_batch.schema import MediaError, StoreError
 
 CONFIG = load(None, SETTINGS)
 NAMES = ["b.mp4", "a/deep/c.JPG", "a/b.mkv", "a/notes.txt", "B.png", ".hidden.mp4", "~$x.mp4"]
@@ -30,25 +37,25 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def bucket(s3: str) -> Path:
-    """An empty bucket of a real S3 server."""
-    return new_bucket()
-
-
-def new_bucket() -> Path:
-    path = urls.path_of(f"s3://bucket-{uuid.uuid4().hex}")
-    path.mkdir()
-    return path
-
-
 @pytest.fixture(params=["s3", "memory"])
 def place(request: pytest.FixtureRequest) -> Path:
     """A URL below which there is nothing."""
     if request.param == "memory":
         return urls.path_of(f"memory://{uuid.uuid4().hex}")
-    request.getfixturevalue("s3")
-    return new_bucket() / "videos"
+    bucket: Path = request.getfixturevalue("bucket")
+    return bucket / "videos"
+
+
+@pytest.fixture
+def requests(bucket: Path) -> list[str]:
+    """What is asked of the server from now on, as METHOD path."""
+    asked: list[str] = []
+
+    def note(request: object, **_: object) -> None:
+        asked.append(f"{request.method} {urlsplit(request.url).path}")  # type: ignore[attr-defined]
+
+    bucket.fs.s3.meta.events.register("before-send.s3", note)
+    return asked
 
 
 def upload(folder: Path, url: Path) -> Path:
@@ -126,6 +133,12 @@ def test_several_urls_have_their_common_parent_as_root(place: Path) -> None:
     assert names("scan") == ["scan"]
 
 
+def test_objects_that_stand_for_folders_are_none(bucket: Path) -> None:
+    for key in ("in/", "in/a/", "in//b.mp4"):
+        bucket.fs.pipe_file(f"{bucket.path}{key}", b"1")
+    assert [file.media for file in media.find([bucket / "in"])] == ["/b.mp4"]
+
+
 def test_inputs_that_do_not_fit_together(tmp_path: Path, place: Path) -> None:
     (place / "a.mp4").write_bytes(b"1")
     with pytest.raises(MediaError, match="local files and URLs cannot be in one run"):
@@ -138,12 +151,10 @@ def test_inputs_that_do_not_fit_together(tmp_path: Path, place: Path) -> None:
         media.find([urls.path_of("memory://other"), urls.path_of("memory://another")])
 
 
-def test_a_thousand_objects_are_one_request(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_objects_are_one_request(bucket: Path, requests: list[str]) -> None:
     for number in range(20):
         (bucket / f"in/{number % 7}/{number}.mp4").write_bytes(b"1")
-    requests = []
-    client = bucket.fs.s3
-    client.meta.events.register("before-send.s3", lambda request, **_: requests.append(request.url))
+    requests.clear()
     assert len(media.find([bucket / "in"])) == 20
     assert len(requests) == 1
 
@@ -237,3 +248,170 @@ def test_nothing_is_left_on_this_disk(
 def test_pandas_reads_the_tables(bucket: Path) -> None:
     write(bucket / "out", chunk("v.mp4", [1, 2]))
     assert len(pd.read_parquet(f"{bucket}out/faces")) == 3
+
+
+def test_everything_from_the_command_line(
+    tmp_path: Path, bucket: Path, requests: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, "deep/clip.mp4", "still.png")
+    source, out = upload(tmp_path, bucket / "in"), bucket / "out"
+    options = [f"--set={setting}" for setting in SETTINGS]
+    assert run("process", str(source), "-o", str(out), "--annotate", *options) == 0
+    assert f"tables: {out}/media" in capsys.readouterr().out
+    assert run("show", str(out)) == 0
+    assert "deep/clip.mp4" in capsys.readouterr().out
+    assert run("sheet", str(out)) == 0
+    names = {entry.name for entry in urls.listing(out)}
+    assert {"annotated/deep/clip.mp4", "annotated/still.png"} <= names
+    assert {"sheets/run-001.png", "sheets/images.png", "sheets/deep/clip.mp4.png"} <= names
+    clip_of_s3 = tmp_path / "annotated.mp4"
+    clip_of_s3.write_bytes((out / "annotated/deep/clip.mp4").read_bytes())
+    with av.open(str(clip_of_s3)) as video:
+        assert len([*video.decode(video=0)]) == 6
+
+    requests.clear()
+    assert run("render", str(out)) == run("sheet", str(out)) == 0
+    assert run("process", str(source), "-o", str(out), *options) == 0
+    written = {name for name in requests if not name.startswith(("GET", "HEAD"))}
+    assert {name.rpartition("/")[2] for name in written} <= {".lock", "run.json"}
+
+
+@pytest.mark.slow
+def test_explanations_replace_older_ones(tmp_path: Path, place: Path) -> None:
+    source, out = upload(save(tmp_path, "a.png"), place / "in"), place / "out"
+    pipeline.process([source], out, CONFIG)
+    assert run("explain", str(out), "--pictures=1") == 0
+    names = {entry.name for entry in urls.listing(out / "explain")}
+    assert {"summary.md", "summary.csv", "explanations.parquet"} < names
+    assert any(name.startswith("faces/") for name in names)
+    assert run("explain", str(out), "--pictures=0") == 0
+    names = {entry.name for entry in urls.listing(out / "explain")}
+    assert "summary.md" in names
+    assert not any(name.startswith("faces/") for name in names)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["process", "foo://x", "-o", "OUT"], "foo://x: there is no protocol foo://"),
+        (["process", "s3://no-such-bucket/in", "-o", "OUT"], "bucket does not exist"),
+        (["process", "BUCKET/in", "-o", "s3://no-such-bucket"], "bucket does not exist"),
+        (["process", "BUCKET/nothing", "-o", "OUT"], "nothing: there is no such file or folder"),
+        (["process", "BUCKET/in", "OUT", "-o", "OUT"], "local files and URLs cannot be in one run"),
+        (["show", "BUCKET/nothing"], "is not the output folder of a run"),
+        (["render", "BUCKET/nothing"], "is not the output folder of a finished run"),
+        (["explain", "s3://no-such-bucket/out"], "is not the output folder of a finished run"),
+    ],
+)
+def test_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    bucket: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    (bucket / "in/a.mp4").write_bytes(b"1")
+    places = {"BUCKET": str(bucket).rstrip("/"), "OUT": str(tmp_path)}
+    for name, path in places.items():
+        arguments = [argument.replace(name, path) for argument in arguments]
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len([line for line in error.splitlines() if line.startswith("fer-batch")]) == 1
+
+
+@pytest.mark.parametrize(
+    "environment, said",
+    [
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "set AWS_ACCESS_KEY_ID"),
+        pytest.param(
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+            "AWS_ENDPOINT_URL",
+            marks=pytest.mark.slow,  # it is tried again for seconds
+        ),
+    ],
+)
+@pytest.mark.parametrize("function", ["media.find([path])", "store.lock(path).__enter__()"])
+def test_server_that_cannot_be_used(
+    bucket: Path, environment: dict[str, str], function: str, said: str
+) -> None:
+    code = f"""if True:
+        from fer_batch import media, store, urls
+        from fer_batch.schema import FerError
+        path = urls.path_of("{bucket}in")
+        try:
+            {function}
+        except FerError as error:
+            print(error)
+    """
+    environment = {**os.environ, **environment, "AWS_EC2_METADATA_DISABLED": "true"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert said in done.stdout
+
+
+def test_credentials_that_are_not_enough(s3: str, bucket: Path) -> None:
+    def allow(n_requests: int) -> None:
+        text = {"Content-Type": "text/plain"}
+        url = f"{s3}/moto-api/reset-auth"
+        urlopen(Request(url, f"{n_requests}".encode(), text, method="POST")).close()
+
+    write(bucket / "out", chunk("v.mp4", [1]))
+    allow(0)
+    try:
+        with pytest.raises(MediaError, match="credentials in use do not allow it"):
+            media.find([bucket / "in"])
+        with pytest.raises(StoreError, match="credentials in use do not allow it"):
+            store.lock(bucket / "out").__enter__()
+        with pytest.raises(StoreError, match="credentials in use do not allow it"):
+            store.media_rows(bucket / "out")
+    finally:
+        allow(1 << 60)
+
+
+def test_missing_package_is_named() -> None:
+    code = """if True:
+        import sys
+        sys.modules["s3fs"] = None
+        from fer_batch.cli import main
+        main(["show", "s3://bucket/out"])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'fer-batch[s3]'" in done.stderr
+
+
+KILLED = """
+import os, signal, sys
+from fer_batch import pipeline, urls
+from test_urls import CONFIG
+source, out, step = sys.argv[1:]
+left, real = int(step), urls.publish
+def publish(*where):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*where)
+urls.publish = publish
+pipeline.process([urls.path_of(source)], urls.path_of(out), CONFIG)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_upload_the_next_run_finishes_the_work(tmp_path: Path, bucket: Path) -> None:
+    source = upload(save(tmp_path / "in", "a.mp4", "b.mp4", "c.png", "d.png"), bucket / "in")
+    pipeline.process([tmp_path / "in"], tmp_path / "out", CONFIG)
+    for step in range(20):
+        out = bucket / f"out{step}"
+        command = [sys.executable, "-c", KILLED, str(source), str(out), str(step)]
+        killed = subprocess.run(command, cwd=Path(__file__).parent, check=False).returncode
+        for name, table in tables(out).items() if urls.listing(out / "media") else ():
+            keys = [key for key in ("media", "frame_index", "face_index") if key in table]
+            assert not table.duplicated(keys).any(), f"{name} after {step} uploads"
+        pipeline.process([source], out, CONFIG)
+        assert_same(out, tmp_path / "out")
+        if not killed:
+            break
+    assert not killed
+    assert step == 10  # three tables of each of three parts, and run.json
