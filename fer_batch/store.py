@@ -15,7 +15,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -250,12 +249,12 @@ def read(
     """
     if not (out / "media").is_dir():
         raise StoreError(f"{out} is not the output folder of a run: it has no media table")
-    for path in itertools.islice((out / "media").glob("part-" + _PART_FILE), 1):
-        _read_media(path, ["media"])  # one file tells the version of all
     # videos have parts of their own: a few names need a few files only
     paths = [_path(out, table, part_id([media])) for media in medias or ()]
     if medias is None or not all(path.exists() for path in paths):
         paths = sorted((out / table).glob(_path(out, table, "?" * 16).name))
+    for path in paths[:1]:  # one part tells the version of all
+        _read_media(_path(out, "media", path.stem.removeprefix("part-")), ["media"])
     with _reading(out / table):
         return tables.read(table, paths, medias=medias, columns=columns)
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"__init__", "schema", "ffmpeg", "console", "memory", "stopwatch"},
     {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
-    | {"downloads"},
+    | {"downloads", "figures"},
     {"card", "networks", "media", "tables", "track", "augment", "decode.index", "ribbon", "blur"}
     | {"datasets.samples", "metrics", "training_log", "networks.retinaface"},
     {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
