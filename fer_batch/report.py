@@ -35,6 +35,7 @@ _RESULTS = {
     "explanations": "explain/summary.md",
     "settings and versions": "run.json",
 }
+_MORE = "[report/files.csv](files.csv)"
 _NAME_SIGNS, _REASON_SIGNS = 80, 240
 """Of what is longer the middle is left out."""
 _NAME_BYTES = 255
@@ -200,7 +201,7 @@ def _problems(files: pd.DataFrame) -> str:
         reason = file["error"].removeprefix(f"{Path(file['root'], file['media'])}: ")
         lines.append(f"- {_code(file['media'])} {file['status']}: {_code(reason, _REASON_SIGNS)}")
     more = len(files) - len(lines)
-    lines += [f"- and {more:,} more, in {_link('files.csv', 'report/files.csv')}"] if more else []
+    lines += [f"- and {more:,} more: {_MORE}"] if more else []
     return "\n".join(["## Problems\n", *lines])
 
 
@@ -224,7 +225,7 @@ def _table(files: pd.DataFrame, n_files: int) -> str:
     sides = ["left", "left", "right", "right", "right", "left", "left"]
     table = tabulate(rows, titles, "pipe", colalign=sides, disable_numparse=True)
     more = n_files - len(files)
-    note = f"\n\nand {more:,} more, in {_link('files.csv', 'report/files.csv')}" if more else ""
+    note = f"\n\nand {more:,} more: {_MORE}" if more else ""
     return f"## Files\n\n{table}{note}"
 
 
