@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"__init__", "schema", "ffmpeg", "console", "memory", "stopwatch"},
+    {"__init__", "schema", "ffmpeg", "console", "memory", "stopwatch"} | {"markdown"},
     {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
     | {"downloads", "figures"},
     {"card", "networks", "media", "tables", "track", "augment", "decode.index", "ribbon", "blur"}
