@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from fer_batch.explain import Method, patches
-from fer_batch.plots import new_figure, save
+from fer_batch.figures import new_figure, save
 from fer_batch.schema import EMOTIONS, Bytes, Floats, Ints
 from fer_batch.sprites import COLOURS
 

@@ -1,29 +1,19 @@
-"""Pictures of training and evaluation, as small PNG files.
-
-Figures are made through Matplotlib's objects, never through pyplot, so that nothing is global.
-Colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart.
-"""
+"""Pictures of training and evaluation, as small PNG files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
-from PIL import Image
 
+from fer_batch.figures import BLUE, GREY, ORANGE, new_figure, percent, save
 from fer_batch.metrics import BINS, Metrics
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8a8a8a"
-DPI = 110
 
 _GAPS_PX = (8, 18, 32, 50, 75)
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -158,40 +148,3 @@ def _label(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
         chosen = int(np.argmax(free))  # the first place, where none is free
         text.set_position((shifts[chosen][0], shifts[chosen][1]))
         taken.append(places[chosen])
-
-
-def new_figure(
-    width_in: float,
-    height_in: float,
-    *,
-    rows: int = 1,
-    columns: int = 1,
-    heights: Sequence[float] | None = None,
-) -> tuple[Figure, list[Axes]]:
-    """A figure with a grid of axes, row by row, laid out so that nothing overlaps."""
-    figure = Figure(
-        figsize=(width_in, height_in),
-        dpi=DPI,
-        layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
-    )
-    grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, list(grid.flat)
-
-
-def percent(share: float, _position: float) -> str:
-    """A share as the label of a tick."""
-    return f"{100 * share:g}%"
-
-
-def save(figure: Figure, path: Path, *, all_colours: bool = False) -> None:
-    """Write a small PNG: of 256 colours, a third of the size, unless it shall have all of them."""
-    content = BytesIO()
-    figure.savefig(content)
-    with Image.open(content) as opened:
-        picture = opened.convert("RGB")
-    picture = picture if all_colours else picture.quantize(256)
-    small = BytesIO()
-    picture.save(small, "PNG", optimize=True)
-    path.write_bytes(small.getvalue())

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from fer_batch import store, timeline, timeline_plots
 from fer_batch.config import Config
+from fer_batch.markdown import code
 from fer_batch.parquet import writing
 from fer_batch.schema import EMOTIONS, RenderError
 from fer_batch.timeline_plots import clock
@@ -36,8 +37,9 @@ _RESULTS = {
     "explanations": "explain/summary.md",
     "settings and versions": "run.json",
 }
-_NAME_SIGNS, _REASON_SIGNS = 80, 240
-"""Of what is longer the middle is left out."""
+_MORE = "[report/files.csv](files.csv)"
+_REASON_SIGNS = 240
+"""Of longer ones the middle is left out."""
 _NAME_BYTES = 255
 """Longest name of a file on the usual file systems."""
 
@@ -149,7 +151,7 @@ def _write(out: Path, run: Mapping[str, Any], files: pd.DataFrame, is_shown: pd.
     table = files[[*_FILE, *_SEEN, *_MADE]].to_csv(index=False, float_format="%.3f")
     (folder / "files.csv").write_text(table, encoding="utf-8")
     sections = [
-        f"# {_code(out.resolve().name)}",
+        f"# {code(out.resolve().name)}",
         _facts(run, files),
         _problems(files[files["status"] != "ok"]),
         "## Results\n\n"
@@ -175,9 +177,9 @@ def _facts(run: Mapping[str, Any], files: pd.DataFrame) -> str:
     began, ended = (run[key][:19].replace("T", " ") for key in ("began", "ended"))
     facts = {
         "last run": f"{began} to {ended} (UTC), on {run['device']}",
-        "model": _code(run["weights"]["name"]),
-        "detector": _code(run["detector"]["name"]),
-        "settings": _code(run["config_hash"])
+        "model": code(run["weights"]["name"]),
+        "detector": code(run["detector"]["name"]),
+        "settings": code(run["config_hash"])
         + (f"; {others:,} files were made with others" if others else ""),
         "files": ": ".join([f"{len(files):,}", ", ".join(statuses)]).removesuffix(": "),
         "videos": f"{len(videos):,}, {clock(videos['duration_s'].sum())} in all",
@@ -199,9 +201,11 @@ def _problems(files: pd.DataFrame) -> str:
     lines = []
     for file in files.sort_values(["status", "media"]).head(MOST_PROBLEMS).to_dict("records"):
         reason = file["error"].removeprefix(f"{Path(file['root'], file['media'])}: ")
-        lines.append(f"- {_code(file['media'])} {file['status']}: {_code(reason, _REASON_SIGNS)}")
+        lines.append(
+            f"- {code(file['media'])} {file['status']}: {code(reason, most=_REASON_SIGNS)}"
+        )
     more = len(files) - len(lines)
-    lines += [f"- and {more:,} more, in {_link('files.csv', 'report/files.csv')}"] if more else []
+    lines += [f"- and {more:,} more: {_MORE}"] if more else []
     return "\n".join(["## Problems\n", *lines])
 
 
@@ -211,7 +215,7 @@ def _table(files: pd.DataFrame, n_files: int) -> str:
         return ""
     rows = [
         [
-            _code(row["media"]),
+            code(row["media"]),
             row["status"],
             "" if pd.isna(row["frames"]) else f"{row['frames']:,}",
             "" if pd.isna(row["face_share"]) else f"{row['face_share']:.0%}",
@@ -225,7 +229,7 @@ def _table(files: pd.DataFrame, n_files: int) -> str:
     sides = ["left", "left", "right", "right", "right", "left", "left"]
     table = tabulate(rows, titles, "pipe", colalign=sides, disable_numparse=True)
     more = n_files - len(files)
-    note = f"\n\nand {more:,} more, in {_link('files.csv', 'report/files.csv')}" if more else ""
+    note = f"\n\nand {more:,} more: {_MORE}" if more else ""
     return f"## Files\n\n{table}{note}"
 
 
@@ -237,13 +241,3 @@ def _timelines(paths: pd.Series) -> str:
 def _link(words: str, path: str) -> str:
     """A link from the summary to what has this path in the output folder."""
     return f"[{words}]({quote(posixpath.relpath(path, 'report'))})"
-
-
-def _code(text: str, most: int = _NAME_SIGNS) -> str:
-    """Any text as a piece of code, which Markdown shows as it is, in a table too."""
-    if len(text) > most:
-        text = f"{text[: most // 3]}…{text[most // 3 - most :]}"
-    signs = (
-        sign if sign.isprintable() and sign not in "`|" else f"\\x{ord(sign):02x}" for sign in text
-    )
-    return f"`{''.join(signs)}`"

@@ -218,15 +218,14 @@ def read(
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    media_files = _media_files(out)
-    if not media_files and not (out / "media").is_dir():
+    if not (out / "media").is_dir():
         raise StoreError(f"{out} is not the output folder of a run: it has no media table")
-    for path in media_files[:1]:
-        _read_media(path, ["media"])  # one file tells the version of all
     # videos have parts of their own: a few names need a few files only
     paths = [_path(out, table, part_id([media])) for media in medias or ()]
     if medias is None or not all(path.exists() for path in paths):
         paths = sorted((out / table).glob(_path(out, table, "?" * 16).name))
+    for path in paths[:1]:  # one part tells the version of all
+        _read_media(_path(out, "media", path.stem.removeprefix("part-")), ["media"])
     with reading(out / table):
         return tables.read(table, paths, medias=medias, columns=columns)
 

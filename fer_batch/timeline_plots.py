@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from fer_batch.plots import DPI, GREY, new_figure, percent, save
+from fer_batch.figures import DPI, GREY, new_figure, percent, save
 from fer_batch.schema import EMOTIONS
 from fer_batch.sprites import COLOURS, fit
 from fer_batch.timeline import Binned

@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"__init__", "schema", "ffmpeg", "memory", "stopwatch"},
+    {"__init__", "schema", "ffmpeg", "markdown", "memory", "stopwatch"},
     {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
-    | {"downloads", "urls"},
+    | {"downloads", "figures", "urls"},
     {"card", "networks", "media", "tables", "track", "augment", "decode.index", "ribbon", "blur"}
     | {"cache", "claims", "console", "parquet"}
     | {"datasets.samples", "metrics", "training_log", "networks.retinaface"},

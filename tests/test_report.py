@@ -222,8 +222,8 @@ def test_of_a_large_run_little_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         *("3.mp4", "4.mp4", "5.mp4")
     }
     assert list(files_table(text)) == ["3.mp4", "4.mp4", "5.mp4"]
-    assert "and 10 more, in [files.csv](files.csv)" in text
-    assert "and 4 more, in [files.csv](files.csv)" in text
+    assert "and 10 more: [report/files.csv](files.csv)" in text
+    assert "and 4 more: [report/files.csv](files.csv)" in text
     assert timelines(tmp_path) == {"4.mp4.png", "5.mp4.png"}
     assert len(table(tmp_path)) == 13
     assert progress == [(1, 3), (2, 3), (3, 3)]
