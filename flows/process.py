@@ -86,6 +86,6 @@ def _draw(
     for command in commands:
         futures.append(run_command.submit(command, [command, str(output)], timeout_s))
         wait(futures)
-    if report:
+    if report and futures[-1].state.is_completed():
         publish(output)
     return futures
