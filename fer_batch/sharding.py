@@ -33,7 +33,7 @@ from fer_batch.config import Config, validate
 from fer_batch.manifest import Problem, Summary, run_manifest
 from fer_batch.parquet import writing
 from fer_batch.plan import Plan, plan_for
-from fer_batch.schema import ConfigError, MediaFile, StoreError
+from fer_batch.schema import ConfigError, MediaFile, Piece, StoreError
 
 PATIENCE_S = 86_400.0
 """How long a process waits for another that plans or ends a run, or makes pictures of it."""
@@ -87,7 +87,10 @@ class SharedRun:
         """One shard, counted from 1."""
         values = json.loads(self._file(number).read_bytes())
         files = [
-            MediaFile(**{**file, "path": urls.path_of(file["path"])}) for file in values["files"]
+            MediaFile(
+                **{**file, "path": urls.path_of(file["path"]), "piece": Piece(**file["piece"])}
+            )
+            for file in values["files"]
         ]
         return Shard(number, tuple(files))
 
