@@ -20,9 +20,10 @@ LEVELS = [
     | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
     {"decode.reader", "plan", "datasets.ckplus", "heat", "moments"}
     | {"faithfulness", "explain_plots", "timeline_plots"},
-    {"decode", "annotation", "datasets", "lanes", "mosaic"},
-    {"finding", "reading", "collect", "manifest", "pictures", "action_units", "layers"},
-    {"pipeline", "render", "sharding", "train", "evaluate", "inventory"} | {"explain_faces"},
+    {"decode", "annotation", "datasets", "lanes", "mosaic", "manifest"},
+    {"finding", "reading", "collect", "pictures", "action_units", "layers"},
+    {"pipeline", "render", "sharding", "train", "evaluate", "inventory"}
+    | {"explain_faces"},
     {"sweep", "sheets", "explain_report", "report", "shard_work", "supervise"},
     {"cli_explain", "cli_models", "cli_render"},
     {"cli"},
