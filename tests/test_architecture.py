@@ -23,7 +23,7 @@ LEVELS = [
     {"decode", "annotation", "datasets", "lanes", "mosaic", "manifest"},
     {"finding", "reading", "collect", "pictures", "action_units", "layers"},
     {"pipeline", "render", "sharding", "train", "evaluate", "inventory"}
-    | {"explain_faces"},
+    | {"explain_faces", "pieces"},
     {"sweep", "sheets", "explain_report", "report", "shard_work", "supervise"},
     {"cli_explain", "cli_models", "cli_render"},
     {"cli"},
