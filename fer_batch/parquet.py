@@ -25,7 +25,8 @@ class TableFile:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
-        self.temporary = urls.temporary_for(path)
+        # Not that of another writer, who was given up and comes back.
+        self.temporary = urls.temporary_for(path.with_name(f"{path.name}.{os.urandom(4).hex()}"))
         self._file = self.temporary.open("wb")
         self.parquet = pq.ParquetWriter(self._file, schema, compression="zstd")
         self._buffer: list[pa.Table] = []
