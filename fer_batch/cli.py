@@ -146,7 +146,7 @@ def _work(parsed: argparse.Namespace) -> int:
     with interrupts(stop):
         from fer_batch.shard_work import work
 
-        summary = work(
+        is_done = work(
             parsed.out,
             parsed.run_id,
             parsed.number,
@@ -156,9 +156,7 @@ def _work(parsed: argparse.Namespace) -> int:
             on_progress=lambda progress: print(progress.share, flush=True),
             stop=stop,
         )
-    if summary.interrupted:
-        return EXIT_INTERRUPTED
-    return cli_render.EXIT_FILES_FAILED if summary.n_failed else 0
+    return 0 if is_done else EXIT_INTERRUPTED
 
 
 def _process(parsed: argparse.Namespace) -> int:

@@ -62,7 +62,12 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
         reasons: list[str] = []
         while not reasons and (left.todo or SharedRun.under_way(out)):
             with sharding.take_part(
-                left, out, force=force, max_mb=scale.shard_mb, lease_s=scale.lease_s
+                left,
+                out,
+                force=force,
+                max_mb=scale.shard_mb,
+                split_mb=scale.split_mb,
+                lease_s=scale.lease_s,
             ) as run:
                 if left is plan:
                     call_workers(input=inputs, output=output, config=config, scale=scale)
