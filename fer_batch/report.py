@@ -74,6 +74,7 @@ def make_report(
     run = store.read_run(out)
     files = store.read(out, "media", columns=[*_FILE, "root", "config_hash"]).to_pandas()
     files = files.sort_values("media", ignore_index=True)
+    files["error"] = [_reason(*each) for each in files[["root", "media", "error"]].to_numpy()]
     ranked = files.sort_values(["kind", "n_faces"], ascending=False, kind="stable")
     videos = ranked["media"][(ranked["kind"] == "video") & (ranked["n_frames_decoded"] > 0)]
     unknown = sorted(set(medias) - set(videos))
@@ -235,6 +236,11 @@ def _table(files: pd.DataFrame, n_files: int) -> str:
 def _timelines(paths: pd.Series) -> str:
     pictures = [f"!{_link('timeline', path)}" for path in paths]
     return "\n\n".join(["## Timelines", *pictures]) if pictures else ""
+
+
+def _reason(root: str, media: str, error: str | float) -> str:
+    """What went wrong, without the path of the file; empty where nothing did."""
+    return error.removeprefix(f"{Path(root, media)}: ") if isinstance(error, str) else ""
 
 
 def _link(words: str, path: str) -> str:

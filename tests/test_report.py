@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 from command import run as command
 from PIL import Image
-from results import CONFIG_HASH, chunk, row, still, write
+from results import chunk, finish, row, still, write
 
 from fer_batch import report, store
 from fer_batch.config import Config
@@ -19,24 +19,6 @@ from fer_batch.schema import RenderError, StoreError
 
 HOSTILE = "会議/a|b `c` <b>*d*_[e](f)\n# g.mp4"
 LONG = "n" * 250 + ".mp4"
-
-
-def finish(out: Path) -> Path:
-    """Write run.json, as a run does in its end."""
-    out.mkdir(exist_ok=True)
-    (out / "media").mkdir(exist_ok=True)
-    run = {
-        "fer_batch": "1.2.3",
-        "began": "2026-01-02T03:04:05+00:00",
-        "ended": "2026-01-02T04:05:06+00:00",
-        "device": "cpu",
-        "config_hash": CONFIG_HASH,
-        "weights": {"name": "hand-made"},
-        "detector": {"name": "haar"},
-        "config": Config().model_dump(mode="json"),
-    }
-    store.write_run(out, run)
-    return out
 
 
 @pytest.fixture(scope="module")
