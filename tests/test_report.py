@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(out, chunk("a/one.mp4", [1, 0, 1, 1]))
     write(out, chunk("crowd.mp4", [20, 30, 40]), rows=[row("crowd.mp4", n_faces=90)])
     write(out, chunk("none.mp4", [0, 0, 0]), rows=[row("none.mp4", n_faces=0)])
-    write(out, chunk("frame.mp4", [1]))
+    write(out, chunk("frame.mp4", [1, 1], pts_s=[1, 1]))
     write(out, chunk(HOSTILE, [1, 1]))
     write(out, still("b.png"), still("c.jpg", 0), rows=[row("b.png"), row("c.jpg", n_faces=0)])
     lost = {"status": "partial", "n_frames_missing": 5, "error": "it ends early"}
@@ -139,7 +139,7 @@ def test_a_copy_of_another_file_is_not_taken_for_its_own(tmp_path: Path) -> None
     assert table(out)["a.mov.mp4"]["annotated"] == "annotated/a.mov.mp4"
 
 
-def test_videos_of_two_frames_or_more_have_timelines(run: Path) -> None:
+def test_videos_that_last_have_timelines(run: Path) -> None:
     drawn = {"a/one.mp4", "crowd.mp4", "none.mp4", "cut.mp4", HOSTILE}
     assert timelines(run) == {f"{name}.png" for name in drawn}
     for path in (run / "report" / "timelines").rglob("*.png"):
