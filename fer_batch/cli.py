@@ -127,7 +127,7 @@ def _add_work(commands: cli_models.Commands) -> None:
         help="do files of a shard of the run under way: what the Prefect flows start",
         description="Do files of a shard, print the share that is done, log on standard error.",
     )
-    work.add_argument("out", type=Path, metavar="OUT", help="output folder of the run")
+    work.add_argument("out", type=place, metavar="OUT", help="output folder of the run")
     work.add_argument("run_id", metavar="RUN", help="id of the run")
     work.add_argument("number", type=int, metavar="SHARD", help="number of the shard")
     work.add_argument("generation", type=int, metavar="GENERATION", help="of the claim on it")

@@ -74,8 +74,10 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
                 reasons = do_shards(run, scale, log_level)
                 left = left.without(run.medias)
         summary = sharding.summary(plan, out, began)
-        with sharding.drawing(out):
-            drawn = _draw(out, annotate=annotate, report=report, timeout_s=scale.timeout_s)
+        drawn = []
+        if not summary.interrupted:
+            with sharding.drawing(out):
+                drawn = _draw(out, annotate=annotate, report=report, timeout_s=scale.timeout_s)
     except FerError as error:
         return Failed(message=str(error))
     failed = [f"{each.media}: {each.error}" for each in summary.problems if each.status == "failed"]

@@ -11,7 +11,7 @@ from clips import clip
 from PIL import Image
 from portraits import SETTINGS, portrait, portraits
 
-from fer_batch import pipeline, store, timeline
+from fer_batch import pipeline, store, timeline, urls
 from fer_batch.config import load
 from fer_batch.plan import make_plan
 from fer_batch.schema import StoreDiskFullError, StoreError, UnavailableError
@@ -92,6 +92,21 @@ def test_shards_give_what_one_process_gives(save: Callable[..., Path], tmp_path:
     assert shards.round(4).equals(one.round(4))
     run = store.read_run(tmp_path / "shards")
     assert run["counts"]["n_ok"] == 4
+
+
+@pytest.mark.slow
+def test_shards_on_s3_give_what_one_process_gives(
+    save: Callable[..., Path], tmp_path: Path, s3: str
+) -> None:
+    bucket = urls.path_of("s3://shards")
+    bucket.mkdir()
+    folder = save("a.mp4", "b.mp4", "c.png")
+    for path in folder.iterdir():
+        (bucket / "in" / path.name).write_bytes(path.read_bytes())
+    assert set(do_all(bucket / "in", bucket / "out", split_mb=0.001).values()) == {"ok"}
+    pipeline.process([folder], tmp_path / "one", CONFIG)
+    shards, one = timeline.load(bucket / "out"), timeline.load(tmp_path / "one")
+    assert shards.round(4).equals(one.round(4))
 
 
 @pytest.mark.slow
