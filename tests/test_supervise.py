@@ -103,7 +103,7 @@ def test_shards_on_s3_give_what_one_process_gives(
     folder = save("a.mp4", "b.mp4", "c.png")
     for path in folder.iterdir():
         (bucket / "in" / path.name).write_bytes(path.read_bytes())
-    assert set(do_all(bucket / "in", bucket / "out", split_mb=0.001).values()) == {"ok"}
+    assert set(do_all(bucket / "in", bucket / "out", split_mb=0.02).values()) == {"ok"}
     pipeline.process([folder], tmp_path / "one", CONFIG)
     shards, one = timeline.load(bucket / "out"), timeline.load(tmp_path / "one")
     assert shards.round(4).equals(one.round(4))
