@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PARALLEL := --numprocesses 2 --dist loadfile
 
 .PHONY: demo serve test slow browser styles benchmark results lock clean
 
@@ -15,10 +16,10 @@ test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kills, a browser
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(PARALLEL) -m slow
 
 browser: ## install the browser that slow tests play videos in; needs root on Debian
 	@command -v chromium || { apt-get update && \

@@ -185,8 +185,9 @@ def test_nothing_can_be_claimed_where_the_folder_was_removed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("first, second", [(False, False), (True, False), (False, True)])
 def test_a_lock_of_claims_is_shared_only_when_both_want_to(
-    folder: Path, first: bool, second: bool
+    folder: Path, first: bool, second: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(claims, "LOCK_LEASE_S", LEASE_S)
     with (
         claims.locked(folder, shared=first),
         pytest.raises(BlockingIOError),
