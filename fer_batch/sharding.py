@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,8 @@ class SharedRun:
     def free(self, passed: Collection[int]) -> list[int]:
         """Numbers of the shards that can be claimed now, without those that this process passes."""
         states = self._claims.states()
+        if self.has_ended:
+            return []
         return [
             number
             for number in range(1, self.n_shards + 1)
@@ -160,9 +163,15 @@ class SharedRun:
     def is_done(self) -> bool:
         """Whether every shard is."""
         done = Counter(self._claims.states().values())["done"]
-        return done == self.n_shards or not self.folder.exists()
+        return done == self.n_shards or self.has_ended
 
     @property
+    def has_ended(self) -> bool:
+        """Whether another process has ended the run, and removed it."""
+        current = SharedRun.under_way(self.out)
+        return current is None or current.id != self.id
+
+    @cached_property
     def medias(self) -> set[str]:
         """Names of all its files."""
         shards = map(self.shard, range(1, self.n_shards + 1))
@@ -172,7 +181,7 @@ class SharedRun:
     def share(self) -> float:
         """Part of the run that is done, in [0, 1], by shards."""
         shares = self._claims.shares()
-        return sum(shares.values()) / max(1, self.n_shards)
+        return 1.0 if self.has_ended else sum(shares.values()) / max(1, self.n_shards)
 
     def _file(self, number: int) -> Path:
         return self.folder / "shards" / f"{_name(number)}.json"
@@ -205,6 +214,7 @@ def take_part(
             plan, out, force=force, max_mb=max_mb, split_mb=split_mb, lease_s=lease_s
         )
         member = run.members.take(uuid.uuid4().hex)
+        _ = run.medias  # read as long as it is surely there
     with member or nullcontext():
         yield run
     if run.is_done:
@@ -326,8 +336,7 @@ def _begin(
 
 def _end(run: SharedRun, plan: Plan) -> None:
     """Bring the output in order and remove the run, unless another process did so."""
-    current = SharedRun.under_way(run.out)
-    if current is None or current.id != run.id:
+    if run.has_ended:
         return
     with suppress(StoreError), store.lock(run.out):  # held by a worker that lost its shard
         store.reconcile(run.out)

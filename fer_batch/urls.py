@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -140,9 +141,9 @@ def contents(path: Path) -> Path | io.BytesIO:
 
 
 def temporary_for(path: Path) -> Path:
-    """Where a new file is written before `publish`: beside it, or for a URL on this disk."""
+    """Where one writer puts a new file before `publish`: beside it, or for a URL on this disk."""
     if not is_url(path):
-        return path.with_name(TEMPORARY.format(path.name))
+        return path.with_name(TEMPORARY.format(uuid.uuid4().hex))
     descriptor, name = tempfile.mkstemp(prefix="fer-batch-", suffix=path.suffix)
     os.close(descriptor)
     return Path(name)

@@ -199,6 +199,18 @@ def test_what_a_run_left_is_done_by_the_next(plan: Plan, footage: Path, out: Pat
     assert [file.media for file in left.todo] == ["new.mp4"]
 
 
+def test_others_may_end_the_run_meanwhile(plan: Plan, out: Path) -> None:
+    with part(plan, out) as slow:
+        with part(plan, out) as run:
+            do_all(run)
+        assert not slow.folder.exists()
+        assert slow.free(passed=()) == []
+        assert not slow.is_at_work_elsewhere(own=())
+        assert slow.share == 1
+        assert slow.medias == set(SIZES_KB)
+    assert store.read_run(out)["counts"]["n_ok"] == len(SIZES_KB)
+
+
 def test_another_configuration_waits_for_the_living_and_replaces_the_dead(
     plan: Plan, footage: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,6 +250,14 @@ def test_an_exception_leaves_no_trace(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_a_writer_that_was_late_leaves_alone_what_another_has_committed(tmp_path: Path) -> None:
+    with writer(tmp_path, store.part_id(["a.mp4"])) as late:
+        late.append(chunk("a.mp4", [1, 2, 0]))
+        write(tmp_path, chunk("a.mp4", [1, 2, 0]))
+        before = tables(tmp_path)
+    assert_same(tables(tmp_path), before)
+
+
 @pytest.mark.parametrize("n_frames", [1, 20_000])
 def test_a_failed_file_keeps_its_media_row_only(tmp_path: Path, n_frames: int) -> None:
     result = chunk("v.mp4", [1] * n_frames)
