@@ -123,9 +123,7 @@ def alone(clip: str, *settings: str) -> dict[str, Numbers]:
                 probs = [each.result() for each in waiting]
         faces_of = iter(probs)
         with counting(results, "write", n):
-            collector = Collector(
-                Path(folder, "out"), plan.todo, config_hash="", model_card_json="{}"
-            )
+            collector = Collector(Path(folder, "out"), plan)
             for chunk, faces, track_id in zip(chunks, found, ids, strict=True):
                 collector.append(
                     plan.todo[0],

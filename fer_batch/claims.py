@@ -114,6 +114,7 @@ class Claims:
         generation = generations.get(name, 0) + 1
         if not create(_file(self._folder, name, generation), _content("held")):
             return None
+        _file(self._folder, name, generation - 2).unlink(missing_ok=True)
         return Claim(self._folder, name, generation, self._lease_s)
 
     def states(self) -> dict[str, State]:

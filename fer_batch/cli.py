@@ -127,7 +127,7 @@ def _add_work(commands: cli_models.Commands) -> None:
         help="do files of a shard of the run under way: what the Prefect flows start",
         description="Do files of a shard, print the share that is done, log on standard error.",
     )
-    work.add_argument("out", type=Path, metavar="OUT", help="output folder of the run")
+    work.add_argument("out", type=place, metavar="OUT", help="output folder of the run")
     work.add_argument("run_id", metavar="RUN", help="id of the run")
     work.add_argument("number", type=int, metavar="SHARD", help="number of the shard")
     work.add_argument("generation", type=int, metavar="GENERATION", help="of the claim on it")
@@ -146,7 +146,7 @@ def _work(parsed: argparse.Namespace) -> int:
     with interrupts(stop):
         from fer_batch.shard_work import work
 
-        summary = work(
+        is_done = work(
             parsed.out,
             parsed.run_id,
             parsed.number,
@@ -156,9 +156,7 @@ def _work(parsed: argparse.Namespace) -> int:
             on_progress=lambda progress: print(progress.share, flush=True),
             stop=stop,
         )
-    if summary.interrupted:
-        return EXIT_INTERRUPTED
-    return cli_render.EXIT_FILES_FAILED if summary.n_failed else 0
+    return 0 if is_done else EXIT_INTERRUPTED
 
 
 def _process(parsed: argparse.Namespace) -> int:

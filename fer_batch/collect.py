@@ -4,14 +4,57 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from fer_batch import store
+from fer_batch.manifest import media_row
 from fer_batch.plan import Plan
-from fer_batch.schema import ChunkResult, MediaFile, MediaRow
+from fer_batch.schema import ChunkResult, DecodeReport, MediaFile, MediaInfo, MediaRow
+from fer_batch.track import CutDetector
 
 IMAGE_PART_S = 300.0
 """Still images of a run are committed at least this often."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ending:
+    """What is known of a file after its last chunk."""
+
+    file: MediaFile
+    info: MediaInfo | None
+    """None when the file could not be opened."""
+    outcome: DecodeReport | Exception
+    n_faces: int
+    seconds: float
+    """Wall time from opening the file to its last row."""
+    cuts: CutDetector
+    """What it saw of the file."""
+
+    def row(self, plan: Plan) -> MediaRow:
+        """The media row of the file."""
+        return media_row(
+            self.file,
+            self.info,
+            self.outcome,
+            plan=plan,
+            n_faces=self.n_faces,
+            seconds=self.seconds,
+        )
+
+
+class Results(Protocol):
+    """Where the results of files go: `Collector`, or what keeps pieces."""
+
+    def append(self, file: MediaFile, result: ChunkResult) -> None:
+        """Add the rows of one chunk of a file that is not finished yet."""
+
+    def finish(self, ending: Ending) -> MediaRow:
+        """Add a file's media row, after its last chunk; returns it."""
+
+    def close(self) -> None:
+        """Commit what is finished."""
 
 
 class Collector:
@@ -64,16 +107,18 @@ class Collector:
         else:
             self._video(file).append(result)
 
-    def finish(self, file: MediaFile, row: MediaRow) -> None:
-        """Add a file's media row, after its last chunk."""
+    def finish(self, ending: Ending) -> MediaRow:
+        """Add a file's media row, after its last chunk; returns it."""
+        file, row = ending.file, ending.row(self._plan)
         if file.kind == "image":
             self._finish_image(file, row)
-            return
-        writer = self._video(file)
-        writer.finish(row)
-        self._before_commit()
-        writer.commit()
-        del self._videos[file.media]
+        else:
+            writer = self._video(file)
+            writer.finish(row)
+            self._before_commit()
+            writer.commit()
+            del self._videos[file.media]
+        return row
 
     def close(self) -> None:
         """Commit the images that are finished."""

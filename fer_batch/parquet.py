@@ -25,9 +25,10 @@ class TableFile:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
-        self.temporary = urls.temporary_for(path)
+        # Not that of another writer, who was given up and comes back.
+        self.temporary = urls.temporary_for(path.with_name(f"{path.name}.{os.urandom(4).hex()}"))
         self._file = self.temporary.open("wb")
-        self._parquet = pq.ParquetWriter(self._file, schema, compression="zstd")
+        self.parquet = pq.ParquetWriter(self._file, schema, compression="zstd")
         self._buffer: list[pa.Table] = []
 
     def append(self, rows: pa.Table) -> None:
@@ -41,7 +42,7 @@ class TableFile:
     def close(self) -> None:
         """Complete the file and bring it to the disk."""
         self._flush()
-        self._parquet.close()
+        self.parquet.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -54,7 +55,7 @@ class TableFile:
     def discard(self) -> None:
         """Close and remove the temporary file, if it is still there."""
         with contextlib.suppress(OSError):  # on a full disk closing fails too
-            self._parquet.close()
+            self.parquet.close()
         with contextlib.suppress(OSError):
             self._file.close()
         with contextlib.suppress(OSError):
@@ -62,7 +63,7 @@ class TableFile:
 
     def _flush(self) -> None:
         if self._buffer:
-            self._parquet.write_table(pa.concat_tables(self._buffer).unify_dictionaries())
+            self.parquet.write_table(pa.concat_tables(self._buffer).unify_dictionaries())
             self._buffer = []
 
 

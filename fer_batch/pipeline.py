@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from fer_batch import store
-from fer_batch.collect import Collector
+from fer_batch.collect import Collector, Ending, Results
 from fer_batch.config import Config
 from fer_batch.crop import crop
 from fer_batch.finding import FaceFinder, FileFaces, Found, Search
 from fer_batch.lanes import Lanes, Pending, Resources
-from fer_batch.manifest import Problem, Summary, media_row, run_manifest
+from fer_batch.manifest import Problem, Summary, run_manifest
 from fer_batch.plan import Plan, make_plan
 from fer_batch.reading import Chunk, End, ReaderPool
 from fer_batch.schema import (
@@ -106,7 +106,7 @@ def process(
 
 def work(
     plan: Plan,
-    collector: Collector,
+    collector: Results,
     *,
     is_patient: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -190,7 +190,7 @@ class _Run:
         self._device = "none"
         self._watch = Stopwatch()
 
-    def work(self, collector: Collector, stop: threading.Event) -> None:
+    def work(self, collector: Results, stop: threading.Event) -> None:
         """Do everything that the plan holds, until it is done or `stop` is set."""
         resources = Resources.of(self._config)
         self._device = ", ".join(map(str, resources.devices))
@@ -308,7 +308,9 @@ class _Run:
         with self._watch.time("crop"):
             crops = crop(frames.rgb, found.faces, self._plan.card)
         if chunk.info.n_frames_container:
-            job.share = min(1.0, (int(frames.frame_index[-1]) + 1) / chunk.info.n_frames_container)
+            share = (int(frames.frame_index[-1]) + 1) / chunk.info.n_frames_container
+            share = share * job.file.piece.n - job.file.piece.number
+            job.share = min(max(0.0, share), 1.0)
         result = ChunkResult(
             media=chunk.file.media,
             frame_index=frames.frame_index,
@@ -353,15 +355,16 @@ class _Run:
         job = self._jobs.pop(end.file.media)
         if self._is_patient and isinstance(end.outcome, Exception) and may_pass(end.outcome):
             raise UnavailableError(f"{end.file.media}: {end.outcome}")
-        row = media_row(
-            job.file,
-            end.info,
-            job.error or end.outcome,
-            plan=self._plan,
-            n_faces=job.n_faces,
-            seconds=time.perf_counter() - job.began,
+        row = self._collector.finish(
+            Ending(
+                job.file,
+                end.info,
+                job.error or end.outcome,
+                n_faces=job.n_faces,
+                seconds=time.perf_counter() - job.began,
+                cuts=job.faces.cuts,
+            )
         )
-        self._collector.finish(job.file, row)
         self._counts[row.status] += 1
         self._size_done += job.file.size_bytes
         self._watch.add("decode", end.seconds)

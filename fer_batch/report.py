@@ -75,6 +75,7 @@ def make_report(
     run = store.read_run(out)
     files = store.read(out, "media", columns=[*_FILE, "root", "config_hash"]).to_pandas()
     files = files.sort_values("media", ignore_index=True)
+    files["error"] = [_reason(*each) for each in files[["root", "media", "error"]].to_numpy()]
     ranked = files.sort_values(["kind", "n_faces"], ascending=False, kind="stable")
     videos = ranked["media"][(ranked["kind"] == "video") & (ranked["n_frames_decoded"] > 0)]
     unknown = sorted(set(medias) - set(videos))
@@ -90,7 +91,7 @@ def make_report(
         for number, name in enumerate(read, 1):
             seen.append(timeline.summary(out, media=name))
             for row in seen[-1].to_dict("records"):
-                if name in drawn and row["frames"] > 1:
+                if name in drawn and row["seconds"] > 0:
                     timelines[name] = _draw(out, row, config.render.smooth_s)
             on_progress(number, len(read))
         for path in (out / "report" / "timelines").rglob("*.png"):
@@ -154,12 +155,7 @@ def _write(out: Path, run: Mapping[str, Any], files: pd.DataFrame, is_shown: pd.
         f"# {code(out.resolve().name)}",
         _facts(run, files),
         _problems(files[files["status"] != "ok"]),
-        "## Results\n\n"
-        + "\n".join(
-            f"- {what}: {_link(path, path)}"
-            for what, path in _RESULTS.items()
-            if (out / path).exists()
-        ),
+        _results(out),
         _table(files[is_shown], len(files)),
         _timelines(files["timeline"].dropna()),
     ]
@@ -189,9 +185,8 @@ def _facts(run: Mapping[str, Any], files: pd.DataFrame) -> str:
         f"{files['n_frames_missing'].sum():,} missing",
         "faces": f"{files['n_faces'].sum():,}",
     }
-    return tabulate(
-        facts.items(), ["", f"fer_batch {run['fer_batch']}"], "pipe", disable_numparse=True
-    )
+    titles = ["", f"fer_batch {run['fer_batch']}"]
+    return tabulate(facts.items(), titles, "pipe", disable_numparse=True)
 
 
 def _problems(files: pd.DataFrame) -> str:
@@ -200,13 +195,17 @@ def _problems(files: pd.DataFrame) -> str:
         return ""
     lines = []
     for file in files.sort_values(["status", "media"]).head(MOST_PROBLEMS).to_dict("records"):
-        reason = file["error"].removeprefix(f"{Path(file['root'], file['media'])}: ")
-        lines.append(
-            f"- {code(file['media'])} {file['status']}: {code(reason, most=_REASON_SIGNS)}"
-        )
+        reason = code(file["error"] or "nothing was said", most=_REASON_SIGNS)
+        lines.append(f"- {code(file['media'])} {file['status']}: {reason}")
     more = len(files) - len(lines)
     lines += [f"- and {more:,} more: {_MORE}"] if more else []
     return "\n".join(["## Problems\n", *lines])
+
+
+def _results(out: Path) -> str:
+    there = {what: path for what, path in _RESULTS.items() if (out / path).exists()}
+    lines = [f"- {what}: {_link(path, path)}" for what, path in there.items()]
+    return "\n".join(["## Results\n", *lines])
 
 
 def _table(files: pd.DataFrame, n_files: int) -> str:
@@ -236,6 +235,11 @@ def _table(files: pd.DataFrame, n_files: int) -> str:
 def _timelines(paths: pd.Series) -> str:
     pictures = [f"!{_link('timeline', path)}" for path in paths]
     return "\n\n".join(["## Timelines", *pictures]) if pictures else ""
+
+
+def _reason(root: str, media: str, error: str | float) -> str:
+    """What went wrong, without the path of the file; empty where nothing did."""
+    return error.removeprefix(f"{Path(root, media)}: ") if isinstance(error, str) else ""
 
 
 def _link(words: str, path: str) -> str:

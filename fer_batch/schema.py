@@ -132,6 +132,16 @@ def _check(
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """One of the consecutive pieces in which a video is done."""
+
+    number: int
+    """From 0."""
+    n: int
+    """Into how many the video is divided."""
+
+
+@dataclass(frozen=True, slots=True)
 class MediaFile:
     """One input file, as discovery found it. The file has not been opened yet."""
 
@@ -147,6 +157,8 @@ class MediaFile:
     """DISFA subject (``SN001``) where the file stands in DISFA's own layout."""
     camera: Literal["left", "right"] | None = None
     """DISFA camera where the file stands in DISFA's own layout."""
+    piece: Piece = Piece(0, 1)
+    """What of it is meant; the whole unless a video is done in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +203,7 @@ class FrameChunk:
 
 @dataclass(frozen=True, slots=True)
 class DecodeReport:
-    """How the decoding of one file went; complete once its last frame was delivered."""
+    """How the decoding of a file, or a piece, went; complete once its last frame was delivered."""
 
     decoder: str
     """Which decoder ran: ``decord``, ``pyav``, ``pillow``, or ``decord+pyav`` when both did."""
@@ -200,11 +212,39 @@ class DecodeReport:
     n_frames_damaged: int
     n_frames_missing: int
     """Frames that the container promised for the chosen time span and no decoder gave."""
+    n_frames_wanted: int = 0
+    """Frames that were asked for, these included."""
     n_segments: int = 0
     n_segments_fallback: int = 0
     """Segments that Decord could not do and PyAV did."""
-    message: str | None = None
-    """What went wrong, in words for the user; None when all is well."""
+    problems: tuple[str, ...] = ()
+    """What else went wrong, in words for the user."""
+
+    @classmethod
+    def join(cls, reports: Sequence[DecodeReport]) -> DecodeReport:
+        """The report of a whole from those of its pieces, in order."""
+        names = {name for report in reports for name in report.decoder.split("+")} - {"none"}
+        return cls(
+            decoder="+".join(sorted(names)) or "none",
+            n_frames_decoded=sum(report.n_frames_decoded for report in reports),
+            n_frames_damaged=sum(report.n_frames_damaged for report in reports),
+            n_frames_missing=sum(report.n_frames_missing for report in reports),
+            n_frames_wanted=sum(report.n_frames_wanted for report in reports),
+            n_segments=sum(report.n_segments for report in reports),
+            n_segments_fallback=sum(report.n_segments_fallback for report in reports),
+            problems=tuple(dict.fromkeys(text for each in reports for text in each.problems)),
+        )
+
+    @property
+    def message(self) -> str | None:
+        """What went wrong, in words for the user; None when all is well."""
+        counts = {"missing": self.n_frames_missing, "damaged": self.n_frames_damaged}
+        problems = [
+            f"{n} of {self.n_frames_wanted} frames {'is' if n == 1 else 'are'} {what}"
+            for what, n in counts.items()
+            if n
+        ]
+        return "; ".join([*problems, *self.problems]) or None
 
     @property
     def status(self) -> Status:

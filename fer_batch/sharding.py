@@ -5,7 +5,7 @@ OUT/.run/plan.json                 the run under way: settings, and what each sh
 OUT/.run/plan.<n>                  claims of the right to plan and to end a run
 OUT/.run/<id>/shards/0001.json     files of a shard
 OUT/.run/<id>/claims/0001.<n>      see `fer_batch.claims`; 0001.done when it is done
-OUT/.run/<id>/pieces/              of long videos
+OUT/.run/<id>/pieces/              of long videos, see `fer_batch.pieces`
 ```
 
 The first process plans; the others take part. Whoever finds everything done ends the run: it
@@ -22,7 +22,7 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from fer_batch.claims import Claim, ClaimLostError, Claims
 from fer_batch.config import Config, validate
 from fer_batch.manifest import Problem, Summary, run_manifest
 from fer_batch.parquet import writing
+from fer_batch.pieces import can_split
 from fer_batch.plan import Plan, plan_for
-from fer_batch.schema import ConfigError, MediaFile, StoreError
+from fer_batch.schema import ConfigError, MediaFile, Piece, StoreError
 
 PATIENCE_S = 86_400.0
 """How long a process waits for another that plans or ends a run, or makes pictures of it."""
@@ -46,14 +47,21 @@ class Shard:
 
     number: int
     files: tuple[MediaFile, ...]
-    """Videos or still images, not both."""
+    """Videos or still images, not both; or a piece of a video."""
+    joins: tuple[int, ...] = ()
+    """Shards of the pieces of its only file: its work is to put them together."""
 
     @property
     def label(self) -> str:
         """For people: ``shard 3: b/c.mp4 and 2 more``."""
-        n_more = len(self.files) - 1
-        more = f" and {n_more:,} more" if n_more else ""
-        return f"shard {self.number}: {self.files[0].media}{more}"
+        file, n_more = self.files[0], len(self.files) - 1
+        if self.joins:
+            more = f", put together from {len(self.joins)} pieces"
+        elif file.piece.n > 1:
+            more = f", piece {file.piece.number + 1} of {file.piece.n}"
+        else:
+            more = f" and {n_more:,} more" if n_more else ""
+        return f"shard {self.number}: {file.media}{more}"
 
 
 class SharedRun:
@@ -69,6 +77,7 @@ class SharedRun:
         self.id: str = header["id"]
         self.config_hash: str = header["config_hash"]
         self.n_shards: int = header["n_shards"]
+        self._joins = {int(number): shards for number, shards in header["joins"].items()}
         self._header = header
         self.began = datetime.fromisoformat(header["began"])
         self.lease_s: float = header["lease_s"]
@@ -87,9 +96,12 @@ class SharedRun:
         """One shard, counted from 1."""
         values = json.loads(self._file(number).read_bytes())
         files = [
-            MediaFile(**{**file, "path": urls.path_of(file["path"])}) for file in values["files"]
+            MediaFile(
+                **{**file, "path": urls.path_of(file["path"]), "piece": Piece(**file["piece"])}
+            )
+            for file in values["files"]
         ]
-        return Shard(number, tuple(files))
+        return Shard(number, tuple(files), tuple(values["joins"]))
 
     def write(self, shard: Shard) -> None:
         """Put a shard where `shard` finds it."""
@@ -130,7 +142,9 @@ class SharedRun:
         return [
             number
             for number in range(1, self.n_shards + 1)
-            if number not in passed and states.get(_name(number), "free") == "free"
+            if number not in passed
+            and states.get(_name(number), "free") == "free"
+            and all(states.get(_name(piece)) == "done" for piece in self._joins.get(number, ()))
         ]
 
     def is_at_work_elsewhere(self, own: Collection[int]) -> bool:
@@ -166,7 +180,7 @@ class SharedRun:
 
 @contextmanager
 def take_part(
-    plan: Plan, out: Path, *, force: bool = False, max_mb: float, lease_s: float
+    plan: Plan, out: Path, *, force: bool = False, max_mb: float, split_mb: float, lease_s: float
 ) -> Iterator[SharedRun]:
     """Take part in the run under way in an output folder, or begin one.
 
@@ -177,6 +191,7 @@ def take_part(
         out: Output folder; it need not exist.
         force: Whether files of the plan that are done by now are done again.
         max_mb: Megabytes of files in one shard; a larger file has one of its own.
+        split_mb: Megabytes above which a video is done in pieces of about this size.
         lease_s: Seconds of silence after which the shard of a worker is given to another.
 
     Raises:
@@ -187,7 +202,7 @@ def take_part(
     right = Claims(out / ".run", lease_s)
     with claims.held(right, "plan", patience_s=PATIENCE_S):
         run = _under_way(plan, out) or _begin(
-            plan, out, force=force, max_mb=max_mb, lease_s=lease_s
+            plan, out, force=force, max_mb=max_mb, split_mb=split_mb, lease_s=lease_s
         )
         member = run.members.take(uuid.uuid4().hex)
     with member or nullcontext():
@@ -228,20 +243,33 @@ def summary(plan: Plan, out: Path, began: datetime) -> Summary:
     )
 
 
-def cut(files: Sequence[MediaFile], max_mb: float) -> list[tuple[MediaFile, ...]]:
+def cut(
+    files: Sequence[MediaFile], config: Config, *, max_mb: float, split_mb: float
+) -> list[Shard]:
     """Cut files into shards of about the same size, the largest first.
 
     Args:
         files: Still images before videos; no shard holds both.
+        config: Tells which videos may be done in pieces.
         max_mb: Megabytes in one shard, give or take half a file.
+        split_mb: Megabytes above which a video is done in pieces, of at most as much.
     """
-    shards: list[tuple[MediaFile, ...]] = []
-    for kind, group in itertools.groupby(files, key=lambda file: file.kind):
+    long = {f: None for f in files if f.size_bytes > split_mb * 1e6 and can_split(f, config)}
+    groups: list[tuple[MediaFile, ...]] = []
+    whole = (file for file in files if file not in long)
+    for kind, group in itertools.groupby(whole, key=lambda file: file.kind):
         same = list(group)
         length = store.IMAGES_PER_PART if kind == "image" else len(same)
         for start in range(0, len(same), length):
-            shards += _balanced(same[start : start + length], max_mb * 1e6)
-    return sorted(shards, key=_size, reverse=True)
+            groups += _balanced(same[start : start + length], max_mb * 1e6)
+    for file in long:
+        n = math.ceil(file.size_bytes / (split_mb * 1e6))
+        groups += [(replace(file, piece=Piece(number, n)),) for number in range(n)]
+    shards = list(map(Shard, itertools.count(1), sorted(groups, key=_size, reverse=True)))
+    for file in long:
+        pieces = [shard.number for shard in shards if shard.files[0].media == file.media]
+        shards.append(Shard(len(shards) + 1, (file,), tuple(pieces)))
+    return shards
 
 
 def _balanced(files: Sequence[MediaFile], max_bytes: float) -> Iterator[tuple[MediaFile, ...]]:
@@ -268,16 +296,19 @@ def _under_way(plan: Plan, out: Path) -> SharedRun | None:
     return None
 
 
-def _begin(plan: Plan, out: Path, *, force: bool, max_mb: float, lease_s: float) -> SharedRun:
+def _begin(
+    plan: Plan, out: Path, *, force: bool, max_mb: float, split_mb: float, lease_s: float
+) -> SharedRun:
     with store.lock(out):
         store.reconcile(out)
         todo = plan.todo if force else store.pending(plan.todo, out, config_hash=plan.config_hash)
         replaced = todo if force else [file for file in todo if file.kind == "image"]
         store.forget(out, [file.media for file in replaced])
-    shards = cut(todo, max_mb)
+    shards = cut(todo, plan.config, max_mb=max_mb, split_mb=split_mb)
     header = {
         "id": uuid.uuid4().hex[:12],
         "n_shards": len(shards),
+        "joins": {shard.number: shard.joins for shard in shards if shard.joins},
         "began": datetime.now(UTC).isoformat(),
         "lease_s": lease_s,
         "config": plan.config.model_dump(mode="json"),
@@ -287,8 +318,8 @@ def _begin(plan: Plan, out: Path, *, force: bool, max_mb: float, lease_s: float)
     with writing(out):
         for name in ("shards", "claims", "members"):
             urls.make_folder(run.folder / name)
-        for number, files in enumerate(shards, start=1):
-            run.write(Shard(number, files))
+        for shard in shards:
+            run.write(shard)
         claims.replace(out / ".run" / "plan.json", json.dumps(header).encode())
     return run
 
@@ -304,8 +335,8 @@ def _end(run: SharedRun, plan: Plan) -> None:
     run.clear()
 
 
-def _size(files: Sequence[MediaFile]) -> int:
-    return sum(file.size_bytes for file in files)
+def _size(files: Sequence[MediaFile]) -> float:
+    return sum(file.size_bytes / file.piece.n for file in files)
 
 
 def _name(number: int) -> str:

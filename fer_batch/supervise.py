@@ -16,23 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from fer_batch import store
 from fer_batch.claims import Claim, ClaimLostError
-from fer_batch.manifest import media_row
-from fer_batch.schema import (
-    MediaError,
-    MediaFile,
-    StoreDiskFullError,
-    StoreError,
-    UnavailableError,
-)
+from fer_batch.schema import StoreDiskFullError, StoreError, UnavailableError
+from fer_batch.shard_work import set_aside
 from fer_batch.sharding import Shard, SharedRun
 
 PR_SET_PDEATHSIG = 1
 LAST_LINES = 20
 DEATHS = 2
 """Of processes, after which the file that they all worked on is set aside."""
-EXIT_FILES_FAILED = 1
 EXIT_DISK_FULL = 3
 EXIT_UNAVAILABLE = os.EX_TEMPFAIL
 
@@ -166,8 +158,8 @@ def _do(
         elif deaths[span[0]] < DEATHS:
             spans.append(span)
         else:
-            claim.check()
-            _set_aside(run, shard.files[span[0]], ended.said.splitlines()[-1])
+            reason = f"ended {DEATHS} processes: {ended.said.splitlines()[-1]}"
+            set_aside(run, shard.files[span[0]], reason, claim.check)
 
 
 def _work(
@@ -187,21 +179,8 @@ def _work(
     values = map(str, (run.id, shard.number, claim.generation, span.start, span.stop))
     arguments = ["work", str(run.out), *values, *["--patient"] * is_patient]
     ended = run_command(arguments, timeout_s=timeout_s, on_log=on_log, on_output=on_output)
-    if ended.was_killed or ended.code in (0, EXIT_FILES_FAILED):
+    if ended.was_killed or not ended.code:
         return ended
     claim.check()
     errors = {EXIT_UNAVAILABLE: UnavailableError, EXIT_DISK_FULL: StoreDiskFullError}
     raise errors.get(ended.code, StoreError)(f"{shard.label}: {ended.said}")
-
-
-def _set_aside(run: SharedRun, file: MediaFile, reason: str) -> None:
-    error = MediaError(f"set aside, as it ended {DEATHS} processes: {reason}", file.path)
-    plan = run.plan([file])
-    with store.PartWriter(
-        run.out,
-        store.part_id([file.media]),
-        config_hash=plan.config_hash,
-        model_card_json=plan.card.model_dump_json(),
-    ) as writer:
-        writer.finish(media_row(file, None, error, plan=plan, n_faces=0, seconds=0))
-        writer.commit()

@@ -125,18 +125,18 @@ def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned
 
     Args:
         out: Output folder of a run.
-        media: A video of which the run has two frames or more.
+        media: A video of which the run has frames at different times.
         most: Number of bins.
         smooth_s: Time constant of `smooth`, which serves where bins are shorter.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, a table cannot be read, or there are
-            less than two frames.
+            no such frames.
     """
     frames = _read(out, "frames", medias=[media], columns=["media", "pts_s", "n_faces"])
     pts_s = frames["pts_s"].to_numpy(np.float64)
-    if len(pts_s) < 2:
-        raise StoreError(f"{out} has less than two frames of {media}: there is nothing over time")
+    if len(pts_s) < 2 or pts_s[0] == pts_s[-1]:
+        raise StoreError(f"{out} has not two frames of {media} at different times")
     step_s = float(np.median(np.diff(pts_s)))
     edges_s = np.linspace(pts_s[0], pts_s[-1] + step_s, min(most, len(pts_s)) + 1)
     n_bins, bin_s = len(edges_s) - 1, edges_s[1] - edges_s[0]

@@ -56,6 +56,15 @@ def timeline(binned: Binned, name: str, facts: str, path: Path) -> None:
     save(figure, path)
 
 
+def clock(time_s: float, _position: float = 0) -> str:
+    """A time as m:ss, or h:mm:ss, with a fraction where it has one."""
+    tenths = round(10 * time_s)
+    minutes, seconds = divmod(tenths // 10, 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{text}.{tenths % 10}" if tenths % 10 else text
+
+
 def _stack(axes: Axes, binned: Binned) -> list[int]:
     """Draw the emotions, and give the positions in EMOTIONS of those that are known."""
     known: list[int] = np.flatnonzero(~np.isnan(binned.probs).all(axis=0)).tolist()
@@ -74,15 +83,6 @@ def _set_time(axes: Axes, binned: Binned) -> None:
     axes.set_xlim(first_s, end_s)
     axes.xaxis.set_major_locator(MultipleLocator(step_s) if step_s else MaxNLocator(MOST_TICKS))
     axes.xaxis.set_major_formatter(FuncFormatter(clock))
-
-
-def clock(time_s: float, _position: float = 0) -> str:
-    """A time as m:ss, or h:mm:ss, with a fraction where it has one."""
-    tenths = round(10 * time_s)
-    minutes, seconds = divmod(tenths // 10, 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f"{text}.{tenths % 10}" if tenths % 10 else text
 
 
 def _colour(code: int) -> str:

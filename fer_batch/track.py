@@ -122,14 +122,29 @@ class CutDetector:
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
-        self._last: Floats | None = None
+        self.first: Floats | None = None
+        """Histograms of the first frame that was seen, (GRID * GRID, BINS)."""
+        self.last: Floats | None = None
+        """Those of the last."""
+        self.found: list[int] = []
+        """Frames that begin a new shot, counted from the first that was seen."""
+        self._n_frames = 0
 
     def update(self, rgb: Bytes) -> Bools:
         """True (N,) for each of the next frames (N, H, W, 3) uint8 that begins a new shot."""
         histograms = np.stack([self._histogram(frame) for frame in rgb])
-        before = histograms[:1] if self._last is None else self._last[None]
-        change = np.abs(np.diff(np.concatenate([before, histograms]), axis=0)).sum(axis=-1) / 2
-        self._last = histograms[-1]
+        if self.first is None or self.last is None:
+            self.first = self.last = histograms[0]
+        before = np.concatenate([self.last[None], histograms[:-1]])
+        self.last = histograms[-1]
+        is_cut = self.is_cut(before, histograms)
+        self.found += (self._n_frames + np.flatnonzero(is_cut)).tolist()
+        self._n_frames += len(rgb)
+        return is_cut
+
+    def is_cut(self, before: Floats, after: Floats) -> Bools:
+        """True (N,) where frames do not continue others, by the (N, ...) histograms of both."""
+        change = np.abs(after - before).sum(axis=-1) / 2
         cuts: Bools = change.mean(axis=-1) > self._threshold
         return cuts
 

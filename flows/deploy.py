@@ -4,18 +4,21 @@ Run it again after an upgrade or a change of prefect.yaml: what is there is brou
 """
 
 import argparse
+import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
-ROOT = Path(__file__).parents[1]
 POOL = "fer-batch"
 RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
 ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
@@ -49,7 +52,7 @@ WAITING_RUNS = AutomationCore(
     description="A run that no worker takes says so.",
     trigger=EventTrigger(
         match=RUNS,
-        match_related={"prefect.resource.id": f"prefect.work-pool.{POOL}"},
+        match_related={"prefect.resource.role": "work-pool", "prefect.resource.name": POOL},
         for_each={"prefect.resource.id"},
         expect={"prefect.flow-run.Late"},
         posture=Posture.Reactive,
@@ -66,27 +69,31 @@ WAITING_RUNS = AutomationCore(
 )
 
 
-def deploy(slots: int | None) -> None:
+def deploy(slots: int | None, wait_s: float) -> None:
     """Bring pool, deployments and automations up to date.
 
     Args:
-        slots: How many runs the pool allows at once, whatever its workers allow; None: no limit.
+        slots: How many runs the pool allows at once; None leaves it as it is, at first no limit.
+        wait_s: Seconds to wait for the server.
 
     Raises:
         ConnectionError: When no server answers.
     """
-    template = ProcessWorker.get_default_base_job_template()
-    pool = WorkPoolCreate(
-        name=POOL, type="process", base_job_template=template, concurrency_limit=slots
-    )
     with get_client(sync_client=True) as client:
-        if problem := client.api_healthcheck():
-            raise ConnectionError(f"no Prefect server answers at {client.api_url}: {problem}")
-        client.create_work_pool(pool, overwrite=True)
+        deadline = time.monotonic() + wait_s
+        while problem := client.api_healthcheck():
+            if time.monotonic() > deadline:
+                raise ConnectionError(f"no Prefect server at {client.api_url}: {problem}")
+        template = ProcessWorker.get_default_base_job_template()
+        pool = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template)
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(pool)
+        if slots:
+            client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=slots))
         for automation in (LOST_RUNS, WAITING_RUNS):
             _bring_up_to_date(client, automation)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
 
 
 def _bring_up_to_date(client: SyncPrefectClient, wanted: AutomationCore) -> None:
@@ -101,9 +108,12 @@ def _bring_up_to_date(client: SyncPrefectClient, wanted: AutomationCore) -> None
 def main() -> int:
     """Deploy to the server of PREFECT_API_URL; exit code 1 where none answers."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
-    parser.add_argument("--slots", type=int, help="runs that the pool allows at once (no limit)")
+    parser.add_argument("--slots", type=int, help="runs that the pool allows at once (as it is)")
+    parser.add_argument("--wait", type=float, default=0, help="seconds to wait for the server (0)")
+    parsed = parser.parse_args()
+    os.chdir(Path(__file__).parents[1])  # with prefect.yaml
     try:
-        deploy(parser.parse_args().slots)
+        deploy(parsed.slots, parsed.wait)
     except ConnectionError as error:
         print(error, file=sys.stderr)
         return 1

@@ -62,15 +62,22 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
         reasons: list[str] = []
         while not reasons and (left.todo or SharedRun.under_way(out)):
             with sharding.take_part(
-                left, out, force=force, max_mb=scale.shard_mb, lease_s=scale.lease_s
+                left,
+                out,
+                force=force,
+                max_mb=scale.shard_mb,
+                split_mb=scale.split_mb,
+                lease_s=scale.lease_s,
             ) as run:
                 if left is plan:
                     call_workers(input=inputs, output=output, config=config, scale=scale)
                 reasons = do_shards(run, scale, log_level)
                 left = left.without(run.medias)
         summary = sharding.summary(plan, out, began)
-        with sharding.drawing(out):
-            drawn = _draw(out, annotate=annotate, report=report, timeout_s=scale.timeout_s)
+        drawn = []
+        if not summary.interrupted:
+            with sharding.drawing(out):
+                drawn = _draw(out, annotate=annotate, report=report, timeout_s=scale.timeout_s)
     except FerError as error:
         return Failed(message=str(error))
     failed = [f"{each.media}: {each.error}" for each in summary.problems if each.status == "failed"]
@@ -86,6 +93,6 @@ def _draw(
     for command in commands:
         futures.append(run_command.submit(command, [command, str(output)], timeout_s))
         wait(futures)
-    if report:
+    if report and futures[-1].state.is_completed():
         publish(output)
     return futures

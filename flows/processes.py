@@ -56,10 +56,11 @@ class Processes:
         )
 
     def run(self, name: str, *module: str) -> None:
-        """Run a module to its end; raise a `ServeError` when it fails."""
+        """Run a module to its end; raise a `ServeError` when it fails, or another one ends."""
         self.start(name, *module)
-        if self._running[name].wait():
+        while self._running[name].poll() != 0:
             self.check()
+            time.sleep(0.2)
         del self._running[name]
 
     def check(self) -> None:

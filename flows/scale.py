@@ -12,6 +12,9 @@ class Scale(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard_mb: float = Field(500, gt=0, description="Megabytes of files in one task run.")
+    split_mb: float = Field(
+        4000, gt=0, description="Megabytes above which a video is done in pieces of this size."
+    )
     runner: Literal["threads", "processes", "dask", "ray"] = Field(
         "threads", description="Where task runs go: this process, processes, Dask or Ray."
     )

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,8 +37,8 @@ def serve(host: str, port: int) -> NoReturn:
     with Processes(environment) as processes:
         address = ("--host", host, "--port", str(port))
         processes.start("server", "prefect", "server", "start", *address, quiet=True)
-        _wait_for(f"{page}/api/health", processes)
-        processes.run("deployment", "flows.deploy", "--slots", str(len(devices)))
+        slots = str(len(devices))
+        processes.run("deployment", "flows.deploy", "--wait", str(START_S), "--slots", slots)
         for name, device in devices.items():
             processes.start(f"worker {name}", *WORKER, name, **device)
         setting = "" if port == 4200 else f"PREFECT_API_URL={page}/api "
@@ -47,19 +46,6 @@ def serve(host: str, port: int) -> NoReturn:
         while True:
             processes.check()
             time.sleep(1)
-
-
-def _wait_for(url: str, processes: Processes) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        processes.check()
-        try:
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise ServeError(f"the server does not answer at {url} after {START_S} s")
 
 
 def _check_free(host: str, port: int) -> None:

@@ -37,9 +37,13 @@ class Deployed:
         """The latest artifact of this name."""
         return str(self.ask(f"artifacts/{key}/latest")["data"])
 
-    def ask(self, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.api}/{path}", timeout=60) as response:
-            return dict(json.load(response))
+    def ask(self, path: str, what: object = None) -> Any:
+        """What the server answers to a GET, or to a POST of something."""
+        body = None if what is None else json.dumps(what).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.api}/{path}", body, headers)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
 
     def prefect(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(

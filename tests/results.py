@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_batch import store
+from fer_batch.config import Config
 from fer_batch.schema import EMOTIONS, ChunkResult, Faces, MediaRow
 
 CONFIG_HASH = "c0ffee"
@@ -98,3 +99,21 @@ def write(out: Path, *results: ChunkResult, rows: Sequence[MediaRow] | None = No
         for media_row in rows:
             writer.finish(media_row)
         writer.commit()
+
+
+def finish(out: Path) -> Path:
+    """Write run.json, as a run does in its end."""
+    out.mkdir(exist_ok=True)
+    (out / "media").mkdir(exist_ok=True)
+    run = {
+        "fer_batch": "1.2.3",
+        "began": "2026-01-02T03:04:05+00:00",
+        "ended": "2026-01-02T04:05:06+00:00",
+        "device": "cpu",
+        "config_hash": CONFIG_HASH,
+        "weights": {"name": "hand-made"},
+        "detector": {"name": "haar"},
+        "config": Config().model_dump(mode="json"),
+    }
+    store.write_run(out, run)
+    return out

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -59,13 +60,13 @@ def test_a_deployment_processes_a_folder(deployed: Deployed, tmp_path: Path) -> 
     assert state == "FAILED"
     assert "absent" in message
 
-    state, message = process(input=str(footage), output=str(tmp_path / "other"), timeout_s=0.5)
+    hasty = {"input": str(footage), "output": str(tmp_path / "hasty"), "report": False}
+    state, message = process(**hasty, scale={"timeout_s": 0.5})
     assert state == "FAILED"
-    assert "picture.png and 1 more" in message
-    assert "killed" in message
+    assert "picture.png: set aside, as it ended 2 processes: killed after 0.5 s" in message
 
     state, message = process(**where, annotate=True)
-    assert message == "2 files processed, 0 were done before"
+    assert "2 ok, 0 partial, 0 failed; 0 were done before" in message
     assert state == "COMPLETED"
     faces = pd.read_parquet(out / "faces")
     assert set(faces["media"]) == {"good clip.mp4", "picture.png"}
@@ -89,10 +90,14 @@ def test_a_deployment_processes_a_folder(deployed: Deployed, tmp_path: Path) -> 
 
     (footage / "broken.mp4").write_text("no video")
     clip(footage / "late.mp4", [portrait] * 6)
-    state, message = process(**where, shard_mb=1e-6, overrides=["runtime.readers=1"])
+    scale = {"shard_mb": 1e-6, "workers": 2}
+    state, message = process(**where, scale=scale, config={"runtime": {"readers": 1}})
     assert state == "FAILED"
+    assert "1 ok, 0 partial, 1 failed; 2 were done before" in message
     assert "broken.mp4" in message
     assert "late.mp4" not in message
+    logged = deployed.ask("logs/filter", {"logs": {"level": {"ge_": logging.WARNING}}})
+    assert any("broken.mp4 is failed" in line["message"] for line in logged)
     media = pd.read_parquet(out / "media").set_index("media")["status"]
     assert media.to_dict() == {
         "broken.mp4": "failed",
@@ -102,4 +107,4 @@ def test_a_deployment_processes_a_folder(deployed: Deployed, tmp_path: Path) -> 
     }
     assert len(pd.read_parquet(out / "faces")) == 19
     assert json.loads((out / "run.json").read_text())["counts"]["n_failed"] == 1
-    assert not (out / ".shards").exists()
+    assert [path for path in (out / ".run").iterdir() if path.is_dir()] == []

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 from command import run as command
 from PIL import Image
-from results import CONFIG_HASH, chunk, row, still, write
+from results import chunk, finish, row, still, write
 
 from fer_batch import report, store
 from fer_batch.config import Config
@@ -21,24 +21,6 @@ HOSTILE = "会議/a|b `c` <b>*d*_[e](f)\n# g.mp4"
 LONG = "n" * 250 + ".mp4"
 
 
-def finish(out: Path) -> Path:
-    """Write run.json, as a run does in its end."""
-    out.mkdir(exist_ok=True)
-    (out / "media").mkdir(exist_ok=True)
-    run = {
-        "fer_batch": "1.2.3",
-        "began": "2026-01-02T03:04:05+00:00",
-        "ended": "2026-01-02T04:05:06+00:00",
-        "device": "cpu",
-        "config_hash": CONFIG_HASH,
-        "weights": {"name": "hand-made"},
-        "detector": {"name": "haar"},
-        "config": Config().model_dump(mode="json"),
-    }
-    store.write_run(out, run)
-    return out
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output folder of a run over videos and images, with what other commands made, reported."""
@@ -46,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(out, chunk("a/one.mp4", [1, 0, 1, 1]))
     write(out, chunk("crowd.mp4", [20, 30, 40]), rows=[row("crowd.mp4", n_faces=90)])
     write(out, chunk("none.mp4", [0, 0, 0]), rows=[row("none.mp4", n_faces=0)])
-    write(out, chunk("frame.mp4", [1]))
+    write(out, chunk("frame.mp4", [1, 1], pts_s=[1, 1]))
     write(out, chunk(HOSTILE, [1, 1]))
     write(out, still("b.png"), still("c.jpg", 0), rows=[row("b.png"), row("c.jpg", n_faces=0)])
     lost = {"status": "partial", "n_frames_missing": 5, "error": "it ends early"}
@@ -157,7 +139,7 @@ def test_a_copy_of_another_file_is_not_taken_for_its_own(tmp_path: Path) -> None
     assert table(out)["a.mov.mp4"]["annotated"] == "annotated/a.mov.mp4"
 
 
-def test_videos_of_two_frames_or_more_have_timelines(run: Path) -> None:
+def test_videos_that_last_have_timelines(run: Path) -> None:
     drawn = {"a/one.mp4", "crowd.mp4", "none.mp4", "cut.mp4", HOSTILE}
     assert timelines(run) == {f"{name}.png" for name in drawn}
     for path in (run / "report" / "timelines").rglob("*.png"):

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import results
 
-from fer_batch import store
+from fer_batch import sharding, store
 from fer_batch.config import Config, Detector
 from fer_batch.plan import Plan, make_plan, plan_for
-from fer_batch.schema import MediaFile, StoreError
-from fer_batch.sharding import Shard, SharedRun, cut, summary, take_part
+from fer_batch.schema import MediaFile, Piece, StoreError
+from fer_batch.sharding import Shard, SharedRun, summary, take_part
 
 SIZES_KB = {"a.mp4": 400, "b/ü 1.mp4": 500, "c.mp4": 2500, "d.mp4": 300, "e.png": 1}
 LEASE_S = 60.0
+CONFIG = Config()
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def plan(footage: Path, out: Path) -> Plan:
 def part(
     plan: Plan, out: Path, *, force: bool = False, max_mb: float = 1.0
 ) -> AbstractContextManager[SharedRun]:
-    return take_part(plan, out, force=force, max_mb=max_mb, lease_s=LEASE_S)
+    return take_part(plan, out, force=force, max_mb=max_mb, split_mb=1e6, lease_s=LEASE_S)
 
 
 def do(run: SharedRun, number: int, status: str = "ok") -> None:
@@ -67,8 +68,14 @@ def do_all(run: SharedRun) -> None:
         do(run, number)
 
 
-def names(shards: Sequence[Sequence[MediaFile]]) -> list[list[str]]:
-    return [[file.media for file in shard] for shard in shards]
+def names(shards: Sequence[Shard]) -> list[list[str]]:
+    return [[file.media for file in shard.files] for shard in shards]
+
+
+def cut(
+    files: Sequence[MediaFile], max_mb: float, split_mb: float = 1e6, config: Config = CONFIG
+) -> list[Shard]:
+    return sharding.cut(files, config, max_mb=max_mb, split_mb=split_mb)
 
 
 def files(kind: str, sizes_mb: Sequence[float]) -> list[MediaFile]:
@@ -82,12 +89,12 @@ def files(kind: str, sizes_mb: Sequence[float]) -> list[MediaFile]:
 def test_every_file_is_in_one_shard_of_one_kind(plan: Plan, max_mb: float) -> None:
     shards = cut(plan.todo, max_mb)
     assert sorted(name for shard in names(shards) for name in shard) == sorted(SIZES_KB)
-    assert all(len({file.kind for file in shard}) == 1 for shard in shards)
+    assert all(len({file.kind for file in shard.files}) == 1 for shard in shards)
 
 
 def test_shards_are_balanced_and_the_largest_come_first() -> None:
     shards = cut(files("video", [10.0] * 95), max_mb=100)
-    sizes = [len(shard) for shard in shards]
+    sizes = [len(shard.files) for shard in shards]
     assert sizes == sorted(sizes, reverse=True)
     assert (max(sizes), min(sizes), len(sizes)) == (10, 9, 10)
     assert names(cut(files("video", [1, 1, 90, 1, 1]), max_mb=10))[0] == ["00002"]
@@ -95,9 +102,45 @@ def test_shards_are_balanced_and_the_largest_come_first() -> None:
 
 def test_no_shard_holds_more_images_than_a_part() -> None:
     shards = cut(files("image", [0.0001] * (2 * store.IMAGES_PER_PART + 1)), max_mb=1000)
-    assert [len(shard) for shard in shards] == [store.IMAGES_PER_PART, store.IMAGES_PER_PART, 1]
+    assert [len(shard.files) for shard in shards] == [
+        store.IMAGES_PER_PART,
+        store.IMAGES_PER_PART,
+        1,
+    ]
     assert len(cut(files("image", [0.0] * 3), max_mb=1)) == 1
     assert cut([], max_mb=1) == []
+
+
+def test_a_long_video_is_cut_into_pieces_and_one_shard_that_joins_them() -> None:
+    shards = cut(files("video", [5.0, 35.0, 2.0]), max_mb=10, split_mb=12)
+    assert [shard.number for shard in shards] == [1, 2, 3, 4, 5]
+    assert [shard.files[0].piece for shard in shards] == [
+        *(Piece(0, 3), Piece(1, 3), Piece(2, 3), Piece(0, 1), Piece(0, 1))
+    ]
+    assert names(shards) == [["00001"]] * 3 + [["00000", "00002"], ["00001"]]
+    assert [shard.joins for shard in shards] == [(), (), (), (), (1, 2, 3)]
+    every = Config(detector=Detector(every=2))
+    assert len(cut(files("video", [35.0]), max_mb=10, split_mb=12, config=every)) == 1
+    assert len(cut(files("image", [35.0]), max_mb=10, split_mb=12)) == 1
+
+
+def test_pieces_are_joined_when_all_are_done(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "long.mp4").write_bytes(bytes(3000))
+    plan = make_plan([tmp_path / "long.mp4"], out, CONFIG)
+    with take_part(plan, out, max_mb=1, split_mb=0.0015, lease_s=LEASE_S) as run:
+        assert run.free(passed=()) == [1, 2]
+        assert [run.shard(number).label for number in (1, 2, 3)] == [
+            *("shard 1: long.mp4, piece 1 of 2", "shard 2: long.mp4, piece 2 of 2"),
+            "shard 3: long.mp4, put together from 2 pieces",
+        ]
+        for number in (1, 2):
+            claim = run.take(number)
+            assert claim
+            with claim:
+                claim.finish()
+        assert run.free(passed=()) == [3]
+        do(run, 3)
+        assert run.is_done
 
 
 def test_a_shard_says_what_it_holds(plan: Plan, out: Path) -> None:

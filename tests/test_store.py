@@ -89,6 +89,25 @@ def test_a_video_comes_back_as_it_was_appended(tmp_path: Path) -> None:
     np.testing.assert_array_equal(faces["confidence"], probs.max(1))
 
 
+def test_writer_that_was_given_up_does_not_disturb_the_next(tmp_path: Path) -> None:
+    part = store.part_id(["v.mp4"])
+    result = chunk("v.mp4", [1] * 3)
+
+    def writer() -> store.PartWriter:
+        return store.PartWriter(tmp_path, part, config_hash=CONFIG_HASH, model_card_json=CARD)
+
+    with writer() as late:
+        late.append(chunk("v.mp4", [2] * 100, seed=1))
+        with writer() as current:
+            current.append(result)
+            late.abort()
+            current.finish(row("v.mp4"))
+            current.commit()
+    write(tmp_path / "alone", result)
+    assert_same(tables(tmp_path), tables(tmp_path / "alone"))
+    assert not temporaries(tmp_path)
+
+
 def test_columns_and_types_are_the_documented_ones(tmp_path: Path) -> None:
     write(tmp_path, chunk("v.mp4", [1]))
     faces = pq.read_table(tmp_path / "faces").schema

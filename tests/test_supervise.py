@@ -11,7 +11,7 @@ from clips import clip
 from PIL import Image
 from portraits import SETTINGS, portrait, portraits
 
-from fer_batch import pipeline, store, timeline
+from fer_batch import pipeline, store, timeline, urls
 from fer_batch.config import load
 from fer_batch.plan import make_plan
 from fer_batch.schema import StoreDiskFullError, StoreError, UnavailableError
@@ -72,12 +72,15 @@ def save(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def do_all(folder: Path, out: Path, **options: float) -> dict[str, str]:
+def do_all(
+    folder: Path, out: Path, *, timeout_s: float = 300, split_mb: float = 1e6
+) -> dict[str, str]:
     """Status of every file after one process has done all shards, one after the other."""
     plan = make_plan([folder], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, lease_s=60) as run:
-        for number in run.free(passed=()):
-            assert do_shard(out, number, timeout_s=options.get("timeout_s", 300))
+    with take_part(plan, out, max_mb=1000, split_mb=split_mb, lease_s=60) as run:
+        while shards := run.free(passed=()):
+            for number in shards:
+                assert do_shard(out, number, timeout_s=timeout_s)
     return {row.media: row.status for row in store.media_rows(out)}
 
 
@@ -89,6 +92,43 @@ def test_shards_give_what_one_process_gives(save: Callable[..., Path], tmp_path:
     assert shards.round(4).equals(one.round(4))
     run = store.read_run(tmp_path / "shards")
     assert run["counts"]["n_ok"] == 4
+
+
+@pytest.mark.slow
+def test_shards_on_s3_give_what_one_process_gives(
+    save: Callable[..., Path], tmp_path: Path, s3: str
+) -> None:
+    bucket = urls.path_of("s3://shards")
+    bucket.mkdir()
+    folder = save("a.mp4", "b.mp4", "c.png")
+    for path in folder.iterdir():
+        (bucket / "in" / path.name).write_bytes(path.read_bytes())
+    assert set(do_all(bucket / "in", bucket / "out", split_mb=0.02).values()) == {"ok"}
+    pipeline.process([folder], tmp_path / "one", CONFIG)
+    shards, one = timeline.load(bucket / "out"), timeline.load(tmp_path / "one")
+    assert shards.round(4).equals(one.round(4))
+
+
+@pytest.mark.slow
+def test_pieces_give_what_one_process_gives(tmp_path: Path) -> None:
+    path = tmp_path / "media" / "long.mp4"
+    path.parent.mkdir()
+    source = clip(path, portraits(2, 60), options={"g": "10"})
+    n_mb = source.stat().st_size / 1e6
+    assert do_all(source, tmp_path / "pieces", split_mb=n_mb / 2.5) == {"long.mp4": "ok"}
+    pipeline.process([source], tmp_path / "one", CONFIG)
+    pieces, one = timeline.load(tmp_path / "pieces"), timeline.load(tmp_path / "one")
+    assert pieces.round(4).equals(one.round(4))
+    assert [path for path in (tmp_path / "pieces" / ".run").iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_faults")
+def test_a_piece_that_kills_its_process_fails_its_video(
+    save: Callable[..., Path], out: Path
+) -> None:
+    assert do_all(save("killer.mp4"), out, split_mb=0.001) == {"killer.mp4": "failed"}
+    assert "set aside" in str(store.media_rows(out)[0].error)
 
 
 @pytest.mark.slow
@@ -119,7 +159,7 @@ def test_a_file_that_hangs_is_set_aside(save: Callable[..., Path], out: Path) ->
 @pytest.mark.usefixtures("_faults")
 def test_what_can_pass_is_waited_for(save: Callable[..., Path], out: Path, tmp_path: Path) -> None:
     plan = make_plan([save("a.mp4", "flaky.mp4")], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, lease_s=60):
+    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60):
         with pytest.raises(UnavailableError, match="Input/output error"):
             do_shard(out, 1, timeout_s=300, is_patient=True)
         (tmp_path / "mended").touch()
@@ -138,7 +178,7 @@ def test_files_that_vanished_since_they_were_planned_fail_by_name(
 ) -> None:
     folder = save("a.mp4", "b.png")
     plan = make_plan([folder], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, lease_s=60) as run:
+    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         folder.rename(folder.with_name("elsewhere"))
         assert all(do_shard(out, number, timeout_s=300) for number in run.free(passed=()))
     rows = store.media_rows(out)
@@ -151,7 +191,7 @@ def test_a_shard_that_others_hold_or_did_is_left_to_them(
 ) -> None:
     assert not do_shard(out, 1, timeout_s=1)
     plan = make_plan([save("a.png")], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, lease_s=60) as run:
+    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         claim = run.take(1)
         assert claim
         with claim:
@@ -162,7 +202,7 @@ def test_a_worker_whose_shard_was_given_away_commits_nothing(
     save: Callable[..., Path], out: Path
 ) -> None:
     plan = make_plan([save("a.mp4")], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, lease_s=60) as run:
+    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         first = run.take(1)
         assert first
         with first:
@@ -180,7 +220,7 @@ def test_a_worker_whose_shard_was_given_away_commits_nothing(
 def test_a_run_that_keeps_the_output_is_named(save: Callable[..., Path], out: Path) -> None:
     plan = make_plan([save("a.mp4")], out, CONFIG)
     with (
-        take_part(plan, out, max_mb=1000, lease_s=60),
+        take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60),
         store.lock(out),
         pytest.raises(StoreError, match="another run is writing"),
     ):
@@ -199,7 +239,7 @@ def test_a_full_disk_here_leaves_the_shard_to_others(
     )
     (folder / "sitecustomize.py").write_text(code)
     plan = make_plan([save("a.mp4")], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, lease_s=60) as run:
+    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         with monkeypatch.context() as here:
             here.setenv(
                 "PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])

@@ -289,7 +289,8 @@ def test_gaps_are_held_for_a_while_and_then_unknown(tmp_path: Path) -> None:
     assert np.diff(np.flatnonzero(np.diff(known))).tolist() == [18]
 
 
-def test_less_than_two_frames_have_no_bins(tmp_path: Path) -> None:
-    write(tmp_path, chunk("v.mp4", [1]))
-    with pytest.raises(StoreError, match=r"less than two frames of v\.mp4"):
+@pytest.mark.parametrize("pts_s", [[], [1.0], [1.0, 1.0]])
+def test_frames_of_one_time_have_no_bins(tmp_path: Path, pts_s: list[float]) -> None:
+    write(tmp_path, chunk("v.mp4", [1] * len(pts_s), pts_s=pts_s), rows=[row("v.mp4")])
+    with pytest.raises(StoreError, match=r"has not two frames of v\.mp4"):
         timeline.binned(tmp_path, "v.mp4", most=9, smooth_s=0)

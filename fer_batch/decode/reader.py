@@ -21,7 +21,7 @@ _MB = 1_000_000
 
 
 class FrameReader:
-    """Reads one video or still image, from front to back, once.
+    """Reads one video, or a piece of one, or a still image, from front to back, once.
 
     A context manager; iterate inside it. Or take its parts in order and decode several at once in
     threads of their own. Leaving it early closes the file and ends the decoder.
@@ -39,7 +39,7 @@ class FrameReader:
         """Nothing is opened yet.
 
         Args:
-            file: What to read.
+            file: What to read; of a video, its piece.
             sampling: Which frames of a video to give.
             decode: How to decode them.
             threads: Those of PyAV; Decord works with one.
@@ -64,7 +64,7 @@ class FrameReader:
             self._source = _Still(self._file.path, self._decode.max_image_mp)
         else:
             self._source = Video(
-                self._file.path, self._sampling, self._decode, self._threads, self._only
+                self._file, self._sampling, self._decode, self._threads, self._only
             )
         self._chunks = self._read_all()
         return self
@@ -135,23 +135,16 @@ class FrameReader:
     def report(self) -> DecodeReport:
         """How decoding went; complete once all parts have been read to their ends."""
         source, parts = self._source, self._taken
-        missing = source.n_wanted - sum(part.n_delivered for part in parts)
-        n_damaged = sum(part.n_damaged for part in parts)
-        counts = {"missing": missing, "damaged": n_damaged}
-        problems = [
-            f"{n} of {source.n_wanted} frames {'is' if n == 1 else 'are'} {what}"
-            for what, n in counts.items()
-            if n
-        ]
-        problems += dict.fromkeys(source.problems + [text for p in parts for text in p.problems])
+        problems = source.problems + [text for part in parts for text in part.problems]
         return DecodeReport(
             decoder="+".join(sorted(set().union(*(part.decoders for part in parts)))) or "none",
             n_frames_decoded=sum(part.n_decoded for part in parts),
-            n_frames_damaged=n_damaged,
-            n_frames_missing=missing,
+            n_frames_damaged=sum(part.n_damaged for part in parts),
+            n_frames_missing=source.n_wanted - sum(part.n_delivered for part in parts),
+            n_frames_wanted=source.n_wanted,
             n_segments=source.n_parts if self._file.kind == "video" else 0,
             n_segments_fallback=sum(part.n_fallback for part in parts),
-            message="; ".join(problems) or None,
+            problems=tuple(dict.fromkeys(problems)),
         )
 
     def _read_all(self) -> Generator[FrameChunk]:

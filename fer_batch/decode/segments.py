@@ -8,7 +8,7 @@ import numpy as np
 
 from fer_batch.config import Sampling
 from fer_batch.decode.index import Index
-from fer_batch.schema import Bools, Seconds
+from fer_batch.schema import Bools, Piece, Seconds
 
 _TICK_S = 1e-3
 """Times in Matroska are rounded to this; a frame may be so much early for its turn."""
@@ -85,3 +85,17 @@ def plan(index: Index, wanted: Bools, *, min_frames: int, max_packets: float) ->
             )
         begin = end
     return segments
+
+
+def piece_of(
+    segments: list[Segment], piece: Piece, *, n_frames: int
+) -> tuple[list[Segment], slice]:
+    """The segments of a piece, and the frames of the video that it answers for.
+
+    Pieces have about as many segments each; some are empty where there are more of them. Their
+    frames are those of the whole, each once: up to a segment they belong to the one before.
+    """
+    n = max(len(segments), 1)
+    first, stop = (number * n // piece.n for number in (piece.number, piece.number + 1))
+    starts = [0, *(segment.frames[0] for segment in segments[1:]), n_frames]
+    return segments[first:stop], slice(starts[first], starts[stop])

@@ -14,7 +14,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import cast
 
@@ -26,8 +25,8 @@ from av.video.stream import VideoStream
 from fer_batch.config import Decode, Sampling
 from fer_batch.decode.demux import Packet, PacketFeed, open_video, remux, scan
 from fer_batch.decode.parts import Frame, Part
-from fer_batch.decode.segments import Segment, choose, plan
-from fer_batch.schema import Bools, Bytes, Ints
+from fer_batch.decode.segments import Segment, choose, piece_of, plan
+from fer_batch.schema import Bools, Bytes, Ints, MediaFile
 
 logger = logging.getLogger(__name__)
 
@@ -50,25 +49,24 @@ _DECORD_FAILED = (
 
 
 class Video:
-    """The wanted frames of a video, part by part."""
+    """The wanted frames of a video or a piece of it, part by part."""
 
     def __init__(
         self,
-        path: Path,
+        file: MediaFile,
         sampling: Sampling,
         decode: Decode,
         threads: int,
         only: Sequence[int] | None = None,
     ) -> None:
-        self._path = path
+        self._path = file.path
         self._decode = decode
         self._threads = threads
-        self.info, self._index = scan(path)
+        self.info, self._index = scan(file.path)
         self.pts_s = self._index.pts_s
         self._wanted = choose(self.pts_s, sampling)
         if only is not None:
             self._wanted &= np.isin(np.arange(len(self.pts_s)), only)
-        self.n_wanted = int(self._wanted.sum())
         width, height = self.info.width_px, self.info.height_px
         self._stored = (height, width) if self.info.rotation_deg % 180 == 0 else (width, height)
         self._max_packets = decode.segment_mb * _MB / (width * height * 3)
@@ -80,10 +78,12 @@ class Video:
             min_frames=decode.segment_frames,
             max_packets=self._max_packets,
         )
+        segments, frames = piece_of(segments, file.piece, n_frames=len(self.pts_s))
+        self.n_wanted = int(self._wanted[frames].sum())
         self.n_parts = len(segments)
         keep_from = [*(segment.first for segment in segments[1:]), len(self._index.frame)]
         self._left = iter(zip(segments, keep_from, strict=False))
-        self._feed = PacketFeed(path)
+        self._feed = PacketFeed(file.path)
         self._containers = [self._feed.container]
         self._idle: SimpleQueue[VideoStream] = SimpleQueue()
         self._idle.put(self._threaded(self._feed.stream))
