@@ -156,8 +156,8 @@ class Claims:
         """The latest generation of each name, and the names that are done."""
         generations: dict[str, int] = {}
         done = set()
-        for path in self._folder.iterdir() if self._folder.exists() else ():
-            name, _, ending = path.name.rpartition(".")
+        for file in urls.names(self._folder):
+            name, _, ending = file.rpartition(".")
             if ending == "done":
                 done.add(name)
             elif ending.isdigit():

@@ -234,7 +234,7 @@ def summary(plan: Plan, out: Path, began: datetime) -> Summary:
     todo = {file.media for file in plan.todo}
     rows = [
         row
-        for row in store.media_rows(out)
+        for row in store.media_rows(out, store.parts_of(plan.todo, out))
         if row.media in todo and row.config_hash == plan.config_hash
     ]
     statuses = Counter(row.status for row in rows)

@@ -33,6 +33,8 @@ IMAGES_PER_PART = 4096
 _REQUESTS = 32
 """Files behind a URL that are read at once."""
 
+_STAMP = ["media", "root", "status", "size_bytes", "mtime_ns", "config_hash"]
+"""Columns of media that tell whether a file is done: of many files, all take twice as long."""
 _PART_FILE = "[0-9a-f]" * 16 + ".parquet"
 
 
@@ -136,25 +138,42 @@ def pending(
         files: To ask about.
         out: Output folder.
         config_hash: Of how they are to be done.
-        parts: In which their results would stand, where that is known.
+        parts: In which their results would stand, where that is known; None looks for them.
 
     Raises:
         StoreError: A file's name belongs to another file, of another input folder, in this run.
     """
-    done = {row.media: row for row in media_rows(out, parts)}
+    paths = [
+        _path(out, "media", part) for part in (parts_of(files, out) if parts is None else parts)
+    ]
+    done = {row["media"]: row for part in _read_each(paths, _STAMP) for row in part}
     waiting = []
     for file in files:
         row = done.get(file.media)
         stamp = (file.size_bytes, file.mtime_ns)
-        same_file = row is not None and stamp == (row.size_bytes, row.mtime_ns)
-        if row and not same_file and urls.join(row.root, row.media) != file.path:
+        same_file = row is not None and stamp == (row["size_bytes"], row["mtime_ns"])
+        if row and not same_file and urls.join(row["root"], file.media) != file.path:
             raise StoreError(
-                f"{out} already holds {file.media} of {row.root}, and {file.path} is another file: "
-                "choose another output folder with -o, or replace the old results with --force"
+                f"{out} already holds {file.media} of {row['root']}, and {file.path} is another "
+                "file: choose another output folder with -o, or replace the old results with "
+                "--force"
             )
-        if not (row and same_file and row.config_hash == config_hash and row.status != "failed"):
+        is_done = row and row["config_hash"] == config_hash and row["status"] != "failed"
+        if not (is_done and same_file):
             waiting.append(file)
     return waiting
+
+
+def parts_of(files: Sequence[MediaFile], out: Path) -> list[str]:
+    """The committed parts that may hold results of these files.
+
+    Those of videos are known by name; a still image may be in any.
+    """
+    parts = [path.stem.removeprefix("part-") for path in _media_files(out)]
+    if any(file.kind == "image" for file in files):
+        return parts
+    wanted = {part_id([file.media]) for file in files}
+    return [part for part in parts if part in wanted]
 
 
 def forget(out: Path, medias: Sequence[str]) -> None:
@@ -329,6 +348,6 @@ def _read_media(path: Path, columns: list[str] | None = None) -> list[dict[str, 
                 f"{path} has tables of version {version}, this fer_batch knows {tables.VERSION}: "
                 "choose another output folder with -o"
             )
-        rows: list[dict[str, Any]] = file.read(columns).to_pylist()
+        rows: list[dict[str, Any]] = file.read(columns, use_threads=False).to_pylist()
         return rows
     return []  # gone since it was listed: another run is doing its files anew

@@ -100,6 +100,16 @@ def listing(url: Path) -> list[Entry]:
     ]
 
 
+def names(folder: Path) -> list[str]:
+    """Names of what lies in a folder, without a path for each; none where it is missing."""
+    with contextlib.suppress(FileNotFoundError):
+        if not is_url(folder):
+            return os.listdir(folder)  # noqa: PTH208 - five times as fast as paths
+        fs, base = _parts(folder)
+        return [key.rstrip("/").rpartition("/")[2] for key in fs.ls(base, detail=False)]
+    return []
+
+
 def stamp(path: Path) -> tuple[int, int]:
     """Size in bytes and time of the last change in ns; of a URL as `listing` has them.
 

@@ -59,6 +59,27 @@ def bad_images(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize(
+    "code, absent",
+    [
+        ("import fer_batch.supervise", "torch"),  # of the many processes that start others
+        ("from fer_batch.cli import main; main(['process', *sys.argv[1:]])", "prefect"),
+    ],
+)
+def test_what_is_not_needed_is_not_imported(
+    picture: Path, tmp_path: Path, code: str, absent: str
+) -> None:
+    check = f"atexit.register(lambda: print({absent!r} in sys.modules))"
+    command = [sys.executable, "-c", f"import atexit, sys; {check}; {code}"]
+    done = subprocess.run(
+        [*command, str(picture), "-q", "-o", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
+
+
 def test_folder_of_everything_that_goes_wrong(
     tmp_path: Path, made: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

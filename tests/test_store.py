@@ -305,6 +305,16 @@ def test_pending_names_what_changed_or_failed(
     assert store.pending(files, tmp_path, config_hash=config_hash) == files
 
 
+def test_pending_of_videos_reads_no_other_part(tmp_path: Path) -> None:
+    write(tmp_path, chunk("v.mp4", [1]))
+    broken = tmp_path / "media" / f"part-{'0' * 16}.parquet"
+    broken.write_bytes(b"no table")
+    files = [media_file("v.mp4"), media_file("w.mp4")]
+    assert store.pending(files, tmp_path, config_hash=CONFIG_HASH) == files[1:]
+    with pytest.raises(StoreError, match="damaged"):
+        store.pending([*files, media_file("a.png")], tmp_path, config_hash=CONFIG_HASH)
+
+
 def test_another_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
     write(tmp_path, chunk("sub/v.mp4", [1]))
     other = media_file("sub/v.mp4", "/elsewhere", size_bytes=1)

@@ -206,6 +206,15 @@ def test_an_object_that_vanished_fails_alone(
     assert problem.error.startswith(f"{source}/a.png: cannot be fetched")
 
 
+def test_names_in_a_folder(tmp_path: Path, place: Path) -> None:
+    for folder in (tmp_path, place):
+        (folder / "sub").mkdir()
+        (folder / "a b.1").write_bytes(b"")
+        (folder / "sub" / "c.1").write_bytes(b"")
+        assert sorted(urls.names(folder)) == ["a b.1", "sub"]
+        assert urls.names(folder / "absent") == []
+
+
 def test_the_source_of_a_row(place: Path) -> None:
     (place / "a.mp4").write_bytes(b"1234")
     [file] = media.find([place])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from fer_batch.config import Detector as DetectorConfig
 from fer_batch.schema import Faces, Frames, WeightsError
+
+if TYPE_CHECKING:  # a process that only plans holds no networks
+    import torch
 
 
 class Detector(Protocol):
