@@ -18,7 +18,7 @@ from typing import IO, cast
 
 from fer_batch.claims import Claim, ClaimLostError
 from fer_batch.schema import StoreDiskFullError, StoreError, UnavailableError
-from fer_batch.shard_work import set_aside
+from fer_batch.shard_results import set_aside
 from fer_batch.sharding import Shard, SharedRun
 
 PR_SET_PDEATHSIG = 1

@@ -24,8 +24,9 @@ LEVELS = [
     {"finding", "reading", "collect", "pictures", "action_units", "layers"},
     {"pipeline", "render", "train", "evaluate", "inventory"} | {"explain_faces", "pieces"},
     {"sweep", "sheets", "explain_report", "report", "sharding"},
-    {"cli_explain", "cli_models", "cli_render", "shard_work"},
-    {"cli", "supervise"},
+    {"cli_explain", "cli_models", "cli_render", "shard_results"},
+    {"shard_work", "supervise"},
+    {"cli"},
     {"__main__"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
