@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -92,8 +93,9 @@ def writing(out: Path) -> Iterator[None]:
         yield
     except urls.failures() as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            where = f"in {tempfile.gettempdir()}, for {out}" if urls.is_url(out) else f"for {out}"
             raise StoreDiskFullError(
-                f"no space left for {out}: free some and run again, what is finished is kept"
+                f"no space left {where}: free some and run again, what is finished is kept"
             ) from error
         raise StoreError(
             f"{out} cannot be written: {urls.reason(error)}. Choose another folder with -o, or "

@@ -63,15 +63,9 @@ class Deployed:
 @contextlib.contextmanager
 def deployed_in(home: Path) -> Iterator[Deployed]:
     """Serve all of it with Prefect's home in this folder, and stop it in the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1")
     api = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")},
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": api,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    environment = environment_for(api, home) | {
         "CUDA_VISIBLE_DEVICES": "0,1",  # two workers, also where there are fewer GPUs
     }
     with (
@@ -93,10 +87,26 @@ def deployed_in(home: Path) -> Iterator[Deployed]:
             serving.terminate()
             serving.wait(60)
     assert serving.returncode == 0, Path(log.name).read_text(encoding="utf-8")
-    assert _processes_with(f"PREFECT_HOME={home}") == []
+    assert processes_with(f"PREFECT_HOME={home}") == []
 
 
-def _processes_with(variable: str) -> list[int]:
+def free_port(host: str) -> int:
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return int(free.getsockname()[1])
+
+
+def environment_for(api: str, home: Path) -> dict[str, str]:
+    """Of processes that use the server at this address, with Prefect's home in this folder."""
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")},
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": api,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+
+
+def processes_with(variable: str) -> list[int]:
     """All processes with this environment variable."""
     return [
         int(path.parent.name)
