@@ -3,8 +3,9 @@
 ```
 OUT/.run/plan.json                 the run under way: settings, and what each shard holds
 OUT/.run/plan.<n>                  claims of the right to plan and to end a run
-OUT/.run/<id>/shards/0001.json     files of a shard
-OUT/.run/<id>/claims/0001.<n>      see `fer_batch.claims`; 0001.done when it is done
+OUT/.run/<id>/names.json           all its files
+OUT/.run/<id>/shards/00001.json    files of a shard
+OUT/.run/<id>/claims/00001.<n>     see `fer_batch.claims`; 00001.done when it is done
 OUT/.run/<id>/pieces/              of long videos, see `fer_batch.pieces`
 ```
 
@@ -174,8 +175,7 @@ class SharedRun:
     @cached_property
     def medias(self) -> set[str]:
         """Names of all its files."""
-        shards = map(self.shard, range(1, self.n_shards + 1))
-        return {file.media for shard in shards for file in shard.files}
+        return set(json.loads((self.folder / "names.json").read_bytes()))
 
     @property
     def share(self) -> float:
@@ -330,6 +330,8 @@ def _begin(
             urls.make_folder(run.folder / name)
         for shard in shards:
             run.write(shard)
+        names = json.dumps([file.media for file in todo])
+        (run.folder / "names.json").write_text(names, encoding="utf-8")
         claims.replace(out / ".run" / "plan.json", json.dumps(header).encode())
     return run
 

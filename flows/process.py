@@ -54,10 +54,10 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
         log_level: What of the library's messages is logged.
     """
     inputs = input if isinstance(input, list) else [input]
-    out = path_of(output)
-    settings = config if isinstance(config, Config) else configuration.load(config)
     began = datetime.now(UTC)
     try:
+        out = path_of(output)
+        settings = config if isinstance(config, Config) else configuration.load(config)
         plan = left = make_plan([path_of(each) for each in inputs], out, settings, force=force)
         reasons: list[str] = []
         while not reasons and (left.todo or SharedRun.under_way(out)):
@@ -81,7 +81,9 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
     except FerError as error:
         return Failed(message=str(error))
     failed = [f"{each.media}: {each.error}" for each in summary.problems if each.status == "failed"]
-    return finish(drawn, str(summary), problems=[*(reasons * summary.interrupted), *failed])
+    if summary.interrupted:
+        failed += reasons or ["some files were not done: run it again"]
+    return finish(drawn, str(summary), problems=failed)
 
 
 def _draw(

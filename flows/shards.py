@@ -71,16 +71,16 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
                     log_level=log_level,
                 )
                 under_way[runner.submit(shard, parameters)] = number
-            if not under_way and not run.is_at_work_elsewhere(failed):
-                return list(failed.values())
+            if not under_way:
+                if not run.is_at_work_elsewhere(failed):
+                    return list(failed.values())
+                sleep(POLL_S)
             done, _ = wait(list(under_way), timeout=POLL_S)
             for future in done:
                 number = under_way.pop(future)
                 if not future.state.is_completed():
                     failed[number] = str(future.state.message)
             _show(progress, run.share)
-            if not done:
-                sleep(POLL_S)
 
 
 def call_workers(scale: Scale, **parameters: object) -> None:
