@@ -31,12 +31,12 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
     input: str | list[str],
     output: str,
     *,
-    config: Config | Path = Config(),
     annotate: bool = False,
     report: bool = True,
     force: bool = False,
     scale: Scale = Scale(),
     log_level: Level = "info",
+    config: Config | Path = Config(),
 ) -> State[None]:
     """Find the faces and their emotions in every video and picture of a folder.
 
@@ -46,12 +46,12 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
     Args:
         input: A file, folder or URL, or a list of them; folders are searched recursively.
         output: Folder or URL for the results; made where it is missing.
-        config: Settings, or a YAML file of them.
         annotate: Also make annotated videos.
         report: Also make a summary with pictures, and show it here.
         force: Also process the files that are done.
         scale: How the work is cut, and who does it.
         log_level: What of the library's messages is logged.
+        config: Settings, or a YAML file of them.
     """
     inputs = input if isinstance(input, list) else [input]
     began = datetime.now(UTC)
