@@ -42,8 +42,8 @@ LOST_RUNS = AutomationCore(
     actions=[
         ChangeFlowRunState(
             state=StateType.CRASHED,
-            message="no sign of life for 90 s: its worker or host died. "
-            "What it finished is kept; run it again to do the rest.",
+            message="no sign of life for 90 s: its worker or host died, or does not reach the "
+            "server. What it finished is kept; run it again to do the rest.",
         )
     ],
 )
