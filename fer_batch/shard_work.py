@@ -7,16 +7,19 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fer_batch import pipeline, store
+from fer_batch import store
 from fer_batch.claims import ClaimLostError
 from fer_batch.collect import Collector, Ending
 from fer_batch.pieces import PieceCollector, is_finished, join_pieces
-from fer_batch.pipeline import Progress
 from fer_batch.plan import Plan
 from fer_batch.schema import MediaError, MediaFile
 from fer_batch.sharding import SharedRun
 from fer_batch.track import CutDetector
+
+if TYPE_CHECKING:
+    from fer_batch.pipeline import Progress
 
 PIECES = "pieces"
 """Folder of a run under way."""
@@ -51,6 +54,8 @@ def work(  # noqa: PLR0913 - they come from a command line
         ClaimLostError: The shard was given to another process.
         FerError: As `pipeline.work`.
     """
+    from fer_batch import pipeline  # not for those who only set files aside: it loads torch
+
     run = SharedRun.under_way(out)
     if run is None or run.id != run_id:
         raise ClaimLostError(f"run {run_id} has ended in {out}")
