@@ -85,8 +85,8 @@ def _workers(queue: Sequence[Measured], workers: Sequence[Measured]) -> Iterator
     )
     yield ""
     yield (
-        "| | workers | gap, s | at work, shards/min | efficiency | whole, shards/min | efficiency | "
-        "start, s |"
+        "| | workers | gap, s | at work, shards/min | efficiency | whole, shards/min | "
+        "efficiency | start, s |"
     )
     yield "|:--|--:|--:|--:|--:|--:|--:|--:|"
     for name, runs in (("processes", queue), ("with Prefect", workers)):
