@@ -20,7 +20,7 @@ import itertools
 import json
 import math
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -276,10 +276,11 @@ def cut(
         n = math.ceil(file.size_bytes / (split_mb * 1e6))
         groups += [(replace(file, piece=Piece(number, n)),) for number in range(n)]
     shards = list(map(Shard, itertools.count(1), sorted(groups, key=_size, reverse=True)))
-    for file in long:
-        pieces = [shard.number for shard in shards if shard.files[0].media == file.media]
-        shards.append(Shard(len(shards) + 1, (file,), tuple(pieces)))
-    return shards
+    pieces = defaultdict[str, list[int]](list)
+    for shard in shards:
+        pieces[shard.files[0].media].append(shard.number)
+    joins = enumerate(long, start=len(shards) + 1)
+    return [*shards, *(Shard(n, (file,), tuple(pieces[file.media])) for n, file in joins)]
 
 
 def _balanced(files: Sequence[MediaFile], max_bytes: float) -> Iterator[tuple[MediaFile, ...]]:

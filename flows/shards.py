@@ -63,7 +63,8 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
     with runner_for(scale) as runner:
         while True:
             passed = {*under_way.values(), *failed}
-            for number in run.free(passed)[: scale.slots - len(under_way)]:
+            room = scale.slots - len(under_way)
+            for number in run.free(passed)[:room] if room else ():
                 parameters = dict(
                     output=str(run.out),
                     number=number,
