@@ -33,7 +33,7 @@ BEATS = 6
 """In one lease."""
 LOCK_LEASE_S = 60.0
 
-State = Literal["free", "held", "done"]
+State = Literal["free", "held", "silent", "done"]
 
 
 class ClaimLostError(StoreError):
@@ -109,21 +109,34 @@ class Claims:
     def take(self, name: str) -> Claim | None:
         """Claim work; None when it is done, or another process holds it or was faster."""
         generations, done = self._list()
-        if name in done or self._state(name, generations.get(name, 0)) == "held":
+        last = generations.get(name, 0)
+        if name in done or self._state(name, last) == "held":
             return None
-        generation = generations.get(name, 0) + 1
+        generation = last + 1
         if not create(_file(self._folder, name, generation), _content("held")):
+            return None
+        if last and not _file(self._folder, name, last).exists():  # others are far ahead
+            _file(self._folder, name, generation).unlink(missing_ok=True)
             return None
         _file(self._folder, name, generation - 2).unlink(missing_ok=True)
         return Claim(self._folder, name, generation, self._lease_s)
 
     def states(self) -> dict[str, State]:
-        """State of all work that was ever claimed."""
+        """State of all work that was ever claimed.
+
+        Work of a holder that was silent for a lease, as far as this object could see, is free for
+        all from then on, whatever they have seen.
+        """
         generations, done = self._list()
-        return {
-            name: "done" if name in done else self._state(name, generation)
-            for name, generation in generations.items()
-        }
+        states: dict[str, State] = {}
+        for name, generation in generations.items():
+            state = "done" if name in done else self._state(name, generation)
+            if state == "silent":
+                with contextlib.suppress(*urls.failures()):
+                    create(_file(self._folder, name, generation + 1), _content("free"))
+                state = "free"
+            states[name] = state
+        return states
 
     def is_anyone_alive(self, names: Callable[[str], bool] = lambda name: True) -> bool:
         """Whether a holder beats, of work with such names; waits a lease for one that is silent."""
@@ -171,8 +184,9 @@ class Claims:
         key = f"{name}.{generation}"
         if self._seen.get(key, (None, 0))[0] != content:
             self._seen[key] = content, _now_s()
-        is_silent = _now_s() - self._seen[key][1] > self._lease_s
-        return "free" if claim.get("state") == "free" or is_silent or _is_dead(claim) else "held"
+        if claim.get("state") == "free" or _is_dead(claim):
+            return "free"
+        return "silent" if _now_s() - self._seen[key][1] > self._lease_s else "held"
 
     def _read(self, name: str, generation: int) -> tuple[bytes, dict[str, Any]]:
         content = b""

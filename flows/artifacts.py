@@ -1,23 +1,59 @@
-"""What a run leaves on its page in Prefect, made from what `fer-batch report` wrote."""
+"""What a run shows on its page in Prefect: progress, then what `fer-batch report` wrote."""
 
 import base64
 import csv
 import heapq
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
+from threading import Event, Thread
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 from fer_batch.markdown import code
+from fer_batch.sharding import SharedRun
 
 MOST_FILES = 100
 MOST_PICTURES = 12
+PROGRESS_S, LAST_S = 4.0, 10.0
+"""How often progress is shown, and how long a run that is done waits for it."""
 PICTURES_BYTES = 1_000_000
 """Of all of them together: Prefect's database keeps them."""
 
 _LINK = re.compile(r"^(- [\w ,]+: )\[(.*)\]\(.*\)$", re.MULTILINE)
 _WORST_FIRST = ("failed", "partial", "ok")
+
+
+@contextmanager
+def showing(run: SharedRun) -> Iterator[None]:
+    """Show how far a run is. The work does not wait for a server that does not answer."""
+    progress = create_progress_artifact(run.share * 100, key="progress", description=str(run.out))
+    ended = Event()
+
+    def show() -> None:
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(PROGRESS_S)
+            try:
+                update_progress_artifact(progress, round(run.share * 100, 1))
+            except Exception as error:  # noqa: BLE001 - a server that is away must not stop the work
+                get_run_logger().warning("the progress cannot be shown: %s", error)
+
+    thread = Thread(target=copy_context().run, args=[show], daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(LAST_S)
 
 
 def publish(output: Path) -> None:

@@ -2,10 +2,8 @@
 
 from time import sleep
 from typing import Any
-from uuid import UUID
 
-from prefect import State, get_run_logger, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.deployments import run_deployment
@@ -20,6 +18,7 @@ from fer_batch.sharding import SharedRun
 from fer_batch.supervise import do_shard
 from fer_batch.urls import path_of
 
+from .artifacts import showing
 from .commands import Level, forwarding
 from .scale import Scale, runner_for
 
@@ -57,10 +56,9 @@ def shard(output: str, number: int, timeout_s: float, log_level: Level) -> bool 
 
 def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
     """Do what can be done of a run and wait for what others do; gives why shards failed here."""
-    progress = create_progress_artifact(run.share * 100, key="progress", description=str(run.out))
     under_way: dict[PrefectFuture[Any], int] = {}
     failed: dict[int, str] = {}
-    with runner_for(scale) as runner:
+    with showing(run), runner_for(scale) as runner:
         while True:
             passed = {*under_way.values(), *failed}
             room = scale.slots - len(under_way)
@@ -79,9 +77,9 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
             done, _ = wait(list(under_way), timeout=POLL_S)
             for future in done:
                 number = under_way.pop(future)
+                future.wait()  # else its state is asked of the server, which may not know it yet
                 if not future.state.is_completed():
                     failed[number] = str(future.state.message)
-            _show(progress, run.share)
 
 
 def call_workers(scale: Scale, **parameters: object) -> None:
@@ -90,10 +88,3 @@ def call_workers(scale: Scale, **parameters: object) -> None:
     values = to_jsonable_python({**parameters, "scale": alone, "report": False})
     for _ in range(scale.workers - 1):
         run_deployment("process-dataset/on-demand", parameters=values, timeout=0)
-
-
-def _show(progress: UUID, share: float) -> None:
-    try:
-        update_progress_artifact(progress, round(share * 100, 1))
-    except Exception as error:  # noqa: BLE001 - a server that is away must not stop the work
-        get_run_logger().warning("the progress cannot be shown: %s", error)

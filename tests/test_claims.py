@@ -122,6 +122,44 @@ def test_a_process_that_comes_back_has_lost(
         assert Claims(folder, LEASE_S).states() == {"a": "held"}
 
 
+def test_what_one_found_silent_is_free_for_all(
+    folder: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = Claims(folder, LEASE_S)
+    monkeypatch.setattr(claims, "_is_dead", lambda claim: False)  # as on another host
+    os.kill(holder.pid, signal.SIGSTOP)
+    assert watching.states() == {"a": "held"}
+    time.sleep(1.5 * LEASE_S)
+    assert Claims(folder, LEASE_S).take("a") is None
+    assert watching.states() == {"a": "free"}
+    assert Claims(folder, LEASE_S).take("a")
+    assert not claims.is_current(folder, "a", 1)
+
+
+def test_who_was_too_late_by_generations_does_not_get_it(folder: Path) -> None:
+    class Late(Claims):
+        """Is interrupted after it has looked."""
+
+        def _list(self) -> tuple[dict[str, int], set[str]]:
+            seen = super()._list()
+            for _ in range(3):
+                claim = Claims(folder, LEASE_S).take("a")
+                assert claim
+                with claim:
+                    pass
+            return seen
+
+    first = Claims(folder, LEASE_S).take("a")
+    assert first
+    with first:
+        pass
+    assert Late(folder, LEASE_S).take("a") is None
+    last = Claims(folder, LEASE_S).take("a")
+    assert last
+    assert last.generation == 5
+    last.check()
+
+
 def test_a_holder_that_cannot_beat_stops_by_itself(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
