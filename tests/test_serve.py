@@ -66,21 +66,35 @@ def test_a_part_that_ends_is_named(tmp_path: Path) -> None:
     assert "ServeError: the worker ended with exit code 0" in done.stderr
 
 
+def run_module(*module: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", *module],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_a_port_in_use_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        done = subprocess.run(
-            [sys.executable, "-m", "flows.serve", "--port", str(port)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_module("flows.serve", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr == (
         f"fer-batch: cannot listen on 127.0.0.1:{port}: Address already in use. "
         f"Stop what runs there, or choose another port: make serve PORT={port + 1}\n"
     )
+
+
+def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with socket.socket() as other:  # bound, and does not listen
+        other.bind(("127.0.0.1", 0))
+        api = f"http://127.0.0.1:{other.getsockname()[1]}/api"
+        done = run_module("flows.deploy", PREFECT_API_URL=api, PREFECT_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fer-batch: no Prefect server at {api}/: ")
 
 
 @pytest.mark.slow
