@@ -198,9 +198,8 @@ class Claims:
             return content, {}
 
 
-@contextlib.contextmanager
-def held(claims: Claims, name: str, *, patience_s: float) -> Iterator[Claim]:
-    """Hold a claim, waiting for whoever holds it.
+def held(claims: Claims, name: str, *, patience_s: float) -> Claim:
+    """Claim work, waiting for whoever holds it.
 
     Raises:
         StoreError: It is still held by another process after `patience_s`.
@@ -210,8 +209,7 @@ def held(claims: Claims, name: str, *, patience_s: float) -> Iterator[Claim]:
         if _now_s() > deadline:
             raise StoreError(f"another run holds {name} for more than {patience_s:g} s")
         time.sleep(0.2)
-    with claim:
-        yield claim
+    return claim
 
 
 @contextlib.contextmanager

@@ -131,7 +131,8 @@ class SharedRun:
 
     def take(self, number: int) -> Claim | None:
         """Claim a shard; None when it is done or another process has it."""
-        return self._claims.take(_name(number)) if self._file(number).exists() else None
+        with writing(self.out):
+            return self._claims.take(_name(number)) if self._file(number).exists() else None
 
     def check(self, number: int, generation: int) -> None:
         """Raise `ClaimLostError` when a shard was given to another process."""
@@ -209,7 +210,7 @@ def take_part(
     with writing(out):
         urls.make_folder(out / ".run")
     right = Claims(out / ".run", lease_s)
-    with claims.held(right, "plan", patience_s=PATIENCE_S):
+    with _held(right, "plan", out), writing(out):
         run = _under_way(plan, out) or _begin(
             plan, out, force=force, max_mb=max_mb, split_mb=split_mb, lease_s=lease_s
         )
@@ -218,14 +219,14 @@ def take_part(
     with member or nullcontext():
         yield run
     if run.is_done:
-        with claims.held(right, "plan", patience_s=PATIENCE_S):
+        with _held(right, "plan", out):
             _end(run, plan)
 
 
 @contextmanager
 def drawing(out: Path) -> Iterator[None]:
     """Keep others from making pictures of a run at the same time, and wait for those who do."""
-    with claims.held(Claims(out / ".run", DRAWING_LEASE_S), "drawing", patience_s=PATIENCE_S):
+    with _held(Claims(out / ".run", DRAWING_LEASE_S), "drawing", out):
         yield
 
 
@@ -291,6 +292,11 @@ def _balanced(files: Sequence[MediaFile], max_bytes: float) -> Iterator[tuple[Me
     turns = [(end - file.size_bytes / 2) // share for file, end in zip(files, ends, strict=True)]
     for _, pairs in itertools.groupby(zip(turns, files, strict=True), key=lambda pair: pair[0]):
         yield tuple(file for _, file in pairs)
+
+
+def _held(right: Claims, name: str, out: Path) -> Claim:
+    with writing(out):
+        return claims.held(right, name, patience_s=PATIENCE_S)
 
 
 def _under_way(plan: Plan, out: Path) -> SharedRun | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from fer_batch.claims import Claim, ClaimLostError
+from fer_batch.parquet import writing
 from fer_batch.schema import StoreDiskFullError, StoreError, UnavailableError
 from fer_batch.shard_results import set_aside
 from fer_batch.sharding import Shard, SharedRun
@@ -133,7 +134,8 @@ def do_shard(
         return False
     with claim, contextlib.suppress(ClaimLostError):
         _do(run, run.shard(number), claim, partial(_work, timeout_s, is_patient, on_log))
-        claim.finish()
+        with writing(out):
+            claim.finish()
         return True
     return False
 
