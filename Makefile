@@ -21,9 +21,16 @@ test: $(READY) ## lint, types, tests
 slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kills, a browser
 	$(BIN)/pytest $(PARALLEL) -m slow
 
+faults: $(READY) ## kill workers, servers and databases ten times each, cut networks, fill disks
+	KILLS=10 $(BIN)/pytest -m slow tests/test_faults.py
+
 browser: ## install the browser that slow tests play videos in; needs root on Debian
 	@command -v chromium || { apt-get update && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium; }
+
+postgres: ## install the database that slow tests put under Prefect's server; needs root on Debian
+	@test -d /usr/lib/postgresql || { apt-get update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends iproute2 postgresql; }
 
 styles: $(READY) ## make the pictures of docs/styles, which tests compare with
 	$(BIN)/python tests/golden.py

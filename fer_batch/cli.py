@@ -30,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(
-        level=logging.INFO if parsed.verbose else logging.ERROR,
+        level=logging.WARNING if parsed.verbose else logging.ERROR,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("fer_batch").setLevel(logging.INFO if parsed.verbose else logging.ERROR)
     warnings.filterwarnings("ignore", "Image size", module="PIL")  # decode.max_image_mp decides
     from fer_batch.schema import FerError, StoreDiskFullError, UnavailableError
 

@@ -371,6 +371,8 @@ class _Run:
         if row.error:
             self._problems.append(Problem(row.media, row.status, row.error))
             logger.warning("%s is %s: %s", row.media, row.status, row.error)
+        else:
+            logger.info("%s is ok: %d faces", row.media, row.n_faces)
 
     def _report(self) -> None:
         shares = sum(job.file.size_bytes * job.share for job in self._jobs.values())

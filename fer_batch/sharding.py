@@ -3,8 +3,9 @@
 ```
 OUT/.run/plan.json                 the run under way: settings, and what each shard holds
 OUT/.run/plan.<n>                  claims of the right to plan and to end a run
-OUT/.run/<id>/shards/0001.json     files of a shard
-OUT/.run/<id>/claims/0001.<n>      see `fer_batch.claims`; 0001.done when it is done
+OUT/.run/<id>/names.json           all its files
+OUT/.run/<id>/shards/00001.json    files of a shard
+OUT/.run/<id>/claims/00001.<n>     see `fer_batch.claims`; 00001.done when it is done
 OUT/.run/<id>/pieces/              of long videos, see `fer_batch.pieces`
 ```
 
@@ -19,7 +20,7 @@ import itertools
 import json
 import math
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -175,8 +176,7 @@ class SharedRun:
     @cached_property
     def medias(self) -> set[str]:
         """Names of all its files."""
-        shards = map(self.shard, range(1, self.n_shards + 1))
-        return {file.media for shard in shards for file in shard.files}
+        return set(json.loads((self.folder / "names.json").read_bytes()))
 
     @property
     def share(self) -> float:
@@ -277,10 +277,11 @@ def cut(
         n = math.ceil(file.size_bytes / (split_mb * 1e6))
         groups += [(replace(file, piece=Piece(number, n)),) for number in range(n)]
     shards = list(map(Shard, itertools.count(1), sorted(groups, key=_size, reverse=True)))
-    for file in long:
-        pieces = [shard.number for shard in shards if shard.files[0].media == file.media]
-        shards.append(Shard(len(shards) + 1, (file,), tuple(pieces)))
-    return shards
+    pieces = defaultdict[str, list[int]](list)
+    for shard in shards:
+        pieces[shard.files[0].media].append(shard.number)
+    joins = enumerate(long, start=len(shards) + 1)
+    return [*shards, *(Shard(n, (file,), tuple(pieces[file.media])) for n, file in joins)]
 
 
 def _balanced(files: Sequence[MediaFile], max_bytes: float) -> Iterator[tuple[MediaFile, ...]]:
@@ -336,6 +337,8 @@ def _begin(
             urls.make_folder(run.folder / name)
         for shard in shards:
             run.write(shard)
+        names = json.dumps([file.media for file in todo])
+        (run.folder / "names.json").write_text(names, encoding="utf-8")
         claims.replace(out / ".run" / "plan.json", json.dumps(header).encode())
     return run
 

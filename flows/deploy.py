@@ -20,44 +20,35 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
 POOL = "fer-batch"
-RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
+RUNS = {
+    "match": {"prefect.resource.id": "prefect.flow-run.*"},
+    "match_related": {"prefect.resource.role": "work-pool", "prefect.resource.name": POOL},
+    "for_each": {"prefect.resource.id"},
+}
+BEAT = "prefect.flow-run.heartbeat"
 ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
-
 LOST_RUNS = AutomationCore(
     name="fer-batch: lost runs",
     description="A run whose worker or host died says so, and gives its slots back.",
     trigger=EventTrigger(
-        match=RUNS,
-        for_each={"prefect.resource.id"},
-        after={
-            "prefect.flow-run.heartbeat",
-            "prefect.flow-run.Pending",
-            "prefect.flow-run.Running",
-        },
-        expect={"prefect.flow-run.heartbeat", *ENDED},
+        **RUNS,
+        after={BEAT, "prefect.flow-run.Pending", "prefect.flow-run.Running"},
+        expect={BEAT, *ENDED},
         posture=Posture.Proactive,
-        threshold=1,
         within=timedelta(seconds=90),
     ),
     actions=[
         ChangeFlowRunState(
             state=StateType.CRASHED,
-            message="no sign of life for 90 s: its worker or host died. "
-            "What it finished is kept; run it again to do the rest.",
+            message="no sign of life for 90 s: its worker or host died, or does not reach the "
+            "server. What it finished is kept; run it again to do the rest.",
         )
     ],
 )
 WAITING_RUNS = AutomationCore(
     name="fer-batch: waiting runs",
     description="A run that no worker takes says so.",
-    trigger=EventTrigger(
-        match=RUNS,
-        match_related={"prefect.resource.role": "work-pool", "prefect.resource.name": POOL},
-        for_each={"prefect.resource.id"},
-        expect={"prefect.flow-run.Late"},
-        posture=Posture.Reactive,
-        threshold=1,
-    ),
+    trigger=EventTrigger(**RUNS, expect={"prefect.flow-run.Late"}, posture=Posture.Reactive),
     actions=[
         ChangeFlowRunState(
             name="NoWorker",
@@ -69,6 +60,10 @@ WAITING_RUNS = AutomationCore(
 )
 
 
+class DeployError(Exception):
+    """The server cannot be brought up to date."""
+
+
 def deploy(slots: int | None, wait_s: float) -> None:
     """Bring pool, deployments and automations up to date.
 
@@ -77,13 +72,13 @@ def deploy(slots: int | None, wait_s: float) -> None:
         wait_s: Seconds to wait for the server.
 
     Raises:
-        ConnectionError: When no server answers.
+        DeployError: When no server answers, or it refuses.
     """
     with get_client(sync_client=True) as client:
         deadline = time.monotonic() + wait_s
         while problem := client.api_healthcheck():
             if time.monotonic() > deadline:
-                raise ConnectionError(f"no Prefect server at {client.api_url}: {problem}")
+                raise DeployError(f"no Prefect server at {client.api_url}: {problem}")
         template = ProcessWorker.get_default_base_job_template()
         pool = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template)
         with suppress(ObjectAlreadyExists):
@@ -93,7 +88,9 @@ def deploy(slots: int | None, wait_s: float) -> None:
         for automation in (LOST_RUNS, WAITING_RUNS):
             _bring_up_to_date(client, automation)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise DeployError(done.stdout)
 
 
 def _bring_up_to_date(client: SyncPrefectClient, wanted: AutomationCore) -> None:
@@ -105,8 +102,8 @@ def _bring_up_to_date(client: SyncPrefectClient, wanted: AutomationCore) -> None
         client.update_automation(found[0].id, wanted)
 
 
-def main() -> int:
-    """Deploy to the server of PREFECT_API_URL; exit code 1 where none answers."""
+def main() -> None:
+    """Deploy to the server of PREFECT_API_URL; exit code 1 when that fails."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument("--slots", type=int, help="runs that the pool allows at once (as it is)")
     parser.add_argument("--wait", type=float, default=0, help="seconds to wait for the server (0)")
@@ -114,11 +111,9 @@ def main() -> int:
     os.chdir(Path(__file__).parents[1])  # with prefect.yaml
     try:
         deploy(parsed.slots, parsed.wait)
-    except ConnectionError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    except DeployError as error:
+        sys.exit(f"fer-batch: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -31,12 +31,12 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
     input: str | list[str],
     output: str,
     *,
-    config: Config | Path = Config(),
     annotate: bool = False,
     report: bool = True,
     force: bool = False,
     scale: Scale = Scale(),
     log_level: Level = "info",
+    config: Config | Path = Config(),
 ) -> State[None]:
     """Find the faces and their emotions in every video and picture of a folder.
 
@@ -46,18 +46,18 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
     Args:
         input: A file, folder or URL, or a list of them; folders are searched recursively.
         output: Folder or URL for the results; made where it is missing.
-        config: Settings, or a YAML file of them.
         annotate: Also make annotated videos.
         report: Also make a summary with pictures, and show it here.
         force: Also process the files that are done.
         scale: How the work is cut, and who does it.
         log_level: What of the library's messages is logged.
+        config: Settings, or a YAML file of them.
     """
     inputs = input if isinstance(input, list) else [input]
-    out = path_of(output)
-    settings = config if isinstance(config, Config) else configuration.load(config)
     began = datetime.now(UTC)
     try:
+        out = path_of(output)
+        settings = config if isinstance(config, Config) else configuration.load(config)
         plan = left = make_plan([path_of(each) for each in inputs], out, settings, force=force)
         reasons: list[str] = []
         while not reasons and (left.todo or SharedRun.under_way(out)):
@@ -81,7 +81,9 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
     except FerError as error:
         return Failed(message=str(error))
     failed = [f"{each.media}: {each.error}" for each in summary.problems if each.status == "failed"]
-    return finish(drawn, str(summary), problems=[*(reasons * summary.interrupted), *failed])
+    if summary.interrupted:
+        failed += reasons or ["some files were not done: run it again"]
+    return finish(drawn, str(summary), problems=failed)
 
 
 def _draw(

@@ -18,7 +18,7 @@ WORKER = ("prefect", "worker", "start", "--pool", "fer-batch", "--limit", "1", "
 READY = """
 Served at {page}; Ctrl-C stops everything. In another terminal, in this folder:
 
-  {setting}prefect deployment run process-dataset/on-demand \\
+  {setting}{prefect} deployment run process-dataset/on-demand \\
       -p input=/data/videos -p output=/data/emotions --watch
 """
 
@@ -42,7 +42,8 @@ def serve(host: str, port: int) -> NoReturn:
         for name, device in devices.items():
             processes.start(f"worker {name}", *WORKER, name, **device)
         setting = "" if port == 4200 else f"PREFECT_API_URL={page}/api "
-        print(READY.format(page=page, setting=setting), flush=True)
+        prefect = os.path.relpath(Path(sys.executable).with_name("prefect"))
+        print(READY.format(page=page, setting=setting, prefect=prefect), flush=True)
         while True:
             processes.check()
             time.sleep(1)
@@ -77,7 +78,7 @@ def _stop(*_: object) -> NoReturn:
     raise SystemExit
 
 
-def main() -> int:
+def main() -> None:
     """Serve; exit code 0 after Ctrl-C or SIGTERM, 1 when something went wrong."""
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
@@ -89,9 +90,8 @@ def main() -> int:
     try:
         serve(parsed.host, parsed.port)
     except ServeError as error:
-        print(f"fer-batch: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"fer-batch: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

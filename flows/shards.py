@@ -61,7 +61,8 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
     with showing(run), runner_for(scale) as runner:
         while True:
             passed = {*under_way.values(), *failed}
-            for number in run.free(passed)[: scale.slots - len(under_way)]:
+            room = scale.slots - len(under_way)
+            for number in run.free(passed)[:room] if room else ():
                 parameters = dict(
                     output=str(run.out),
                     number=number,
@@ -69,16 +70,16 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
                     log_level=log_level,
                 )
                 under_way[runner.submit(shard, parameters)] = number
-            if not under_way and not run.is_at_work_elsewhere(failed):
-                return list(failed.values())
+            if not under_way:
+                if not run.is_at_work_elsewhere(failed):
+                    return list(failed.values())
+                sleep(POLL_S)
             done, _ = wait(list(under_way), timeout=POLL_S)
             for future in done:
                 number = under_way.pop(future)
                 future.wait()  # else its state is asked of the server, which may not know it yet
                 if not future.state.is_completed():
                     failed[number] = str(future.state.message)
-            if not done:
-                sleep(POLL_S)
 
 
 def call_workers(scale: Scale, **parameters: object) -> None:

@@ -143,8 +143,9 @@ class Cluster:
     def submit(self, **parameters: object) -> str:
         """Ask for a run of `process-dataset`; gives its id."""
         deployment = self.ask("deployments/name/process-dataset/on-demand")["id"]
-        values = {"parameters": {"report": False, **parameters}}
-        return str(self.ask(f"deployments/{deployment}/create_flow_run", values)["id"])
+        values = {"report": False, **parameters}
+        path = f"deployments/{deployment}/create_flow_run"
+        return str(self.ask(path, "POST", parameters=values)["id"])
 
     def state(self, run: str) -> tuple[str, str]:
         """Type and message of the state of a run."""
@@ -157,11 +158,11 @@ class Cluster:
             time.sleep(1)
         return state
 
-    def ask(self, path: str, what: object = None) -> Any:
-        """What the server answers, again and again asked until it does."""
+    def ask(self, path: str, method: str = "GET", **values: object) -> Any:
+        """What the server answers, asked again and again until it does."""
         while True:
             with contextlib.suppress(OSError):
-                return self.deployed.ask(path, what)
+                return self.deployed.ask(path, method, **values)
             time.sleep(1)
 
 

@@ -26,24 +26,33 @@ class Deployed:
 
     def run(self, deployment: str, **parameters: object) -> tuple[str, str]:
         """Type and message of the state in which a run with these parameters ended."""
+        state = self.ask(f"flow_runs/{self.submit(deployment, '--watch', **parameters)}")["state"]
+        return state["type"], state["message"]
+
+    def submit(self, deployment: str, *options: str, **parameters: object) -> str:
+        """The id of a run with these parameters."""
         values = [f"--param={name}={json.dumps(value)}" for name, value in parameters.items()]
-        said = self.prefect("deployment", "run", deployment, *values, "--watch", check=False)
+        said = self.prefect("deployment", "run", deployment, *values, *options, check=False)
         found = re.search(r"UUID: (\S+)", said)
         assert found, said
-        state = self.ask(f"flow_runs/{found[1]}")["state"]
-        return state["type"], state["message"]
+        return found[1]
+
+    def wait_for(self, run: str, state: str) -> str:
+        """The message of a run when it has reached the state of this name."""
+        while (found := self.ask(f"flow_runs/{run}")["state"])["name"] != state:
+            time.sleep(1)
+        return str(found["message"])
 
     def artifact(self, key: str) -> str:
         """The latest artifact of this name."""
         return str(self.ask(f"artifacts/{key}/latest")["data"])
 
-    def ask(self, path: str, what: object = None) -> Any:
-        """What the server answers to a GET, or to a POST of something."""
-        body = None if what is None else json.dumps(what).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.api}/{path}", body, headers)
+    def ask(self, path: str, method: str = "GET", **values: object) -> Any:
+        body = json.dumps(values).encode() if values else None
+        kind = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.api}/{path}", body, kind, method=method)
         with urllib.request.urlopen(request, timeout=60) as response:
-            return json.load(response)
+            return json.loads(response.read() or "null")
 
     def prefect(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(

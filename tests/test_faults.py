@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtur
 
 Tables = dict[str, pd.DataFrame]
 CONFIG = load(None, [*SETTINGS, "runtime.threads=1"])
+KILLS = int(os.environ.get("KILLS", "3"))
+"""Of each kind; ten in `make faults`."""
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PAUSE_S = 6.0
 """About the time that a shard takes."""
@@ -61,7 +63,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def job(footage: Path, tmp_path: Path) -> Callable[..., dict[str, object]]:
-    """Parameters of a run over all files in a dozen shards."""
+    """Parameters of a run over all files in several shards, the long video in pieces."""
     return lambda **scale: {
         "input": str(footage),
         "output": str(tmp_path / "out"),
@@ -118,8 +120,8 @@ def test_killed_workers(
     """Each round ends the process that does a shard, then the worker, then the whole host."""
     dice, out = random.Random(0), tmp_path / "out"
     n_killed: Counter[str] = Counter()
-    while min(n_killed["work"], n_killed["worker"], n_killed["host"]) < 10:
-        run = cluster.submit(**job())
+    while min(n_killed["work"], n_killed["worker"], n_killed["host"]) < KILLS:
+        cluster.submit(**job())
         cluster.start_worker("w")
         wait_for_work(cluster, "w")
         time.sleep(dice.uniform(0, PAUSE_S))
@@ -176,9 +178,9 @@ def test_a_worker_comes_back_after_its_shard_was_given_away(
 
 
 def disturb(cluster: Cluster, job: dict[str, object], out: Path, kill: Callable[[], None]) -> None:
-    """Kill something ten times while a worker does a shard, then have a run do what is left."""
+    """Kill something many times while a worker does a shard, then have a run do what is left."""
     dice = random.Random(0)
-    for _ in range(10):
+    for _ in range(KILLS):
         while not cluster.pids("w", "fer_batch", "work"):
             worker = cluster.pids("w", "worker", "start")
             if not worker:

@@ -96,7 +96,7 @@ def test_a_deployment_processes_a_folder(deployed: Deployed, tmp_path: Path) -> 
     assert "1 ok, 0 partial, 1 failed; 2 were done before" in message
     assert "broken.mp4" in message
     assert "late.mp4" not in message
-    logged = deployed.ask("logs/filter", {"logs": {"level": {"ge_": logging.WARNING}}})
+    logged = deployed.ask("logs/filter", "POST", logs={"level": {"ge_": logging.WARNING}})
     assert any("broken.mp4 is failed" in line["message"] for line in logged)
     media = pd.read_parquet(out / "media").set_index("media")["status"]
     assert media.to_dict() == {

@@ -1,0 +1,220 @@
+"""The page of benchmarks/scale.py, written from what it measured."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from measuring import machine
+
+CORES = 2
+SHARD_MB = 500
+"""The default of the flow."""
+HOURS, DAYS = 1_000_000, 30
+HOURS_PER_FOLDER = 10_000
+FILES = "100,000 videos"
+PRICE = 0.04
+"""Per core and hour, in any currency: an example, not a provider's."""
+
+Measured = Mapping[str, Any]
+
+
+def lines(parts: Mapping[str, Measured]) -> Iterator[str]:
+    """All of the page."""
+    values = {part: each["measured"] for part, each in parts.items()}
+    cost = Cost(values["prefect"])
+    yield "# Scale"
+    yield ""
+    yield from machine()
+    loads = ", ".join(f"{part} {each['load']:.0f}" for part, each in parts.items())
+    yield from prose(
+        f"Other work ran on the machine (load averages when a part began: {loads}): CPU time is "
+        "given wherever waiting is not the question, and wall time only side by side."
+    )
+    yield from _workers(values["queue"], values["workers"])
+    yield from _files(values["files"])
+    yield from _prefect(cost, values["prefect"], values["work"])
+    yield from _million(values["work"])
+    yield from _bottlenecks(cost, values["work"], values["files"][FILES])
+
+
+def prose(text: str) -> Iterator[str]:
+    """A paragraph, or an item of a list."""
+    indent = "  " if text.startswith("- ") else ""
+    yield from textwrap.wrap(text, 100, subsequent_indent=indent, break_on_hyphens=False)
+
+
+class Cost:
+    """CPU seconds of Prefect's processes, beside an idle server, as a sum of three terms."""
+
+    def __init__(self, prefect: Measured) -> None:
+        idle = prefect["idle"]
+        self.idle = (idle["server"] + idle["workers"]) / idle["seconds"]
+        """Of a core, without any run."""
+        runs = prefect["sleeping"]
+        terms = [(1, run["n_tasks"], run["n_tasks"] * run["shard_s"]) for run in runs]
+        used = [self.beside_work(run) for run in runs]
+        found = np.linalg.lstsq(np.array(terms, float), np.array(used), rcond=None)[0]
+        self.per_run, self.per_shard, self.per_second = map(float, found)
+
+    def beside_work(self, run: Measured) -> float:
+        """What a run took, without its work and without what an idle server takes."""
+        total = run["server"] + run["workers"] - run["work_cpu_s"]
+        return float(total - self.idle * run["seconds"])
+
+    def of(self, n_shards: float, seconds: float) -> float:
+        """Of a run of so many shards and so long."""
+        return self.per_run + self.per_shard * n_shards + self.per_second * seconds
+
+
+def _workers(queue: Sequence[Measured], workers: Sequence[Measured]) -> Iterator[str]:
+    one = queue[0]
+    yield from ("", "## Workers", "")
+    yield from prose(
+        f"Shards that sleep: each takes {one['shard_s']:g} s from the start of its process to its "
+        f"commit; {one['shards']} of them for each worker. Processes take shards as the flow "
+        "does; with Prefect, each worker has a run of a deployment, and one server on SQLite "
+        "serves all. `gap`: from the end of a shard to the start of the same worker's next, "
+        "median. `at work`: what that many workers do with this gap. `whole`: from the first "
+        "start to the last end; runs of Prefect start one after the other, and those that are "
+        "first wait for the last in the end. Efficiency: by as many times one worker. `start`: "
+        "from the request to the first shard."
+    )
+    yield ""
+    yield (
+        "| | workers | gap, s | at work, shards/min | efficiency | whole, shards/min | "
+        "efficiency | start, s |"
+    )
+    yield "|:--|--:|--:|--:|--:|--:|--:|--:|"
+    for name, runs in (("processes", queue), ("with Prefect", workers)):
+        for run in runs:
+            steady, whole = (
+                f"{run[key]:.1f} | {run[key] / run['n'] / runs[0][key]:.2f}"
+                for key in ("steady_per_minute", "per_minute")
+            )
+            start = f"{run['start_s']:.0f}" if "start_s" in run else ""
+            yield f"| {name} | {run['n']} | {run['gap_s']:.2f} | {steady} | {whole} | {start} |"
+
+
+def _files(files: Mapping[str, Measured]) -> Iterator[str]:
+    yield from ("", "## Many files", "")
+    yield from prose(
+        "Runs over files that are empty but for their size, whose rows are written as `fer-batch "
+        "work` writes them, by one process, in memory (tmpfs). CPU seconds. The peak is that of "
+        "the whole process, with Python, Arrow and pandas."
+    )
+    yield ""
+    yield f"| | {' | '.join(files)} |"
+    yield f"|:--|{'--:|' * len(files)}"
+    for phase in next(iter(files.values()))["cpu_s"]:
+        cells = (f"{run['cpu_s'][phase]:.2f}" for run in files.values())
+        yield f"| {phase} | {' | '.join(cells)} |"
+    rows = {
+        "shards": lambda run: f"{run['n_shards']:,}",
+        "look at all claims once, ms": lambda run: f"{run['poll_ms']:.1f}",
+        "peak MB": lambda run: f"{run['peak_mb']:.0f}",
+        "MB of tables without a frame": lambda run: f"{sum(run['bytes'].values()) / 1e6:,.1f}",
+    }
+    for name, cell in rows.items():
+        yield f"| {name} | {' | '.join(map(cell, files.values()))} |"
+
+
+def _prefect(cost: Cost, prefect: Measured, work: Measured) -> Iterator[str]:
+    real, runs = prefect["real"], prefect["sleeping"]
+    numbers = " or ".join(map(str, sorted({run["n_tasks"] for run in runs})))
+    yield from ("", "## What Prefect costs", "")
+    yield from prose(
+        "CPU time of server, worker and flow run, without the processes that do the shards, and "
+        f"without what server and worker take when they are idle ({100 * cost.idle:.1f} % of a "
+        f"core). Fitted to {len(runs)} runs of {numbers} shards that sleep: {cost.per_run:.1f} s "
+        f"per run, {cost.per_shard:.2f} s per shard, {1e3 * cost.per_second:.1f} ms per second of "
+        "its length."
+    )
+    yield ""
+    yield from prose(
+        f"A real run of {real['n_tasks']} shards (videos of a minute, 720p, every frame) took "
+        f"{cost.beside_work(real):.1f} s of Prefect and {real['work_cpu_s']:.0f} s of work; "
+        f"`fer-batch process` took {prefect['cli_cpu_s']:.0f} s for the same videos. It imports "
+        "nothing of Prefect (`tests/test_cli.py`)."
+    )
+    yield ""
+    n_shards = math.ceil(100 * prefect["mb"] / SHARD_MB)
+    yield from prose(
+        f"From this, a run of 100 one-minute videos of {prefect['mb']:.1f} MB on {CORES} cores, "
+        f"in {n_shards} shards:"
+    )
+    yield ""
+    yield "| | work, CPU s | Prefect, CPU s | of the work | idle server meanwhile, CPU s |"
+    yield "|:--|--:|--:|--:|--:|"
+    for sampling, hour in _samplings(work):
+        seconds = 100 / 60 * hour["cpu_s"]
+        more = cost.of(n_shards, seconds / CORES)
+        yield (
+            f"| {sampling} | {seconds:,.0f} | {more:.1f} | {100 * more / seconds:.2f} % | "
+            f"{cost.idle * seconds / CORES:.0f} |"
+        )
+
+
+def _million(work: Measured) -> Iterator[str]:
+    yield from ("", "## A million hours", "")
+    yield from prose(
+        "An estimate from the figures on this page: nothing of this size was run, and nothing on "
+        f"a GPU. 720p, {work['mb_per_hour']:.0f} MB per hour of video, one face, all cores busy "
+        f"for {DAYS} days. Cost is core-hours times a price; {PRICE} per core-hour is an example, "
+        "not a provider's, and storage and network come on top."
+    )
+    yield ""
+    yield (
+        "| | CPU s per hour | cores | core-hours per 1,000 hours | at the example price | "
+        "tables, MB per hour | tables, TB |"
+    )
+    yield "|:--|--:|--:|--:|--:|--:|--:|"
+    for sampling, hour in _samplings(work):
+        core_hours = 1000 * hour["cpu_s"] / 3600
+        yield (
+            f"| {sampling} | {hour['cpu_s']:,.0f} | {HOURS / 1000 * core_hours / DAYS / 24:,.0f} | "
+            f"{core_hours:,.0f} | {core_hours * PRICE:.2f} | {hour['bytes'] / 1e6:.1f} | "
+            f"{HOURS * hour['bytes'] / 1e12:.1f} |"
+        )
+
+
+def _bottlenecks(cost: Cost, work: Measured, run: Measured) -> Iterator[str]:
+    seconds = DAYS * 86_400
+    megabytes = HOURS * work["mb_per_hour"]
+    n_shards = megabytes / SHARD_MB
+    n_folders = HOURS // HOURS_PER_FOLDER
+    workers = HOURS * work["every frame"]["cpu_s"] / seconds / CORES
+    prefect = cost.per_shard * n_shards / seconds + cost.per_second * workers
+    look_s = run["poll_ms"] / 1e3 / run["n_shards"] * n_shards
+    file_s = run["cpu_s"]["plan again: nothing to do"] / 100_000
+    yield ""
+    yield from prose(
+        f"- **First bottleneck: all in one output folder.** {n_shards:,.0f} shards of {SHARD_MB} "
+        f"MB: who looks for the next one lists the claims of all, {look_s:.1f} s of CPU, or "
+        f"{2 * n_shards / 1000:,.0f} requests to an object store that lists 1,000 names at a "
+        f"time. So the archive is cut into {n_folders} data sets of {HOURS_PER_FOLDER:,} hours "
+        f"with an output folder each: {n_shards / n_folders:,.0f} shards, "
+        f"{1e3 * look_s / n_folders:.0f} ms."
+    )
+    yield from prose(
+        f"- **Then the Prefect server.** {workers:,.0f} workers of {CORES} cores and "
+        f"{n_shards / seconds:.2f} shards a second take {prefect:.1f} cores of Prefect beside the "
+        "work. SQLite does not take that many writers: PostgreSQL, more memory for fewer and "
+        "larger workers, and several servers, as data sets know nothing of each other."
+    )
+    yield from prose(
+        f"- **Then the network.** {megabytes / 1e6:,.0f} TB of video in {DAYS} days are "
+        f"{megabytes * 8 / 1e3 / seconds:.1f} Gbit/s, whatever the sampling."
+    )
+    yield from prose(
+        f"- Asking whether anything is new costs {1e3 * file_s:.2f} ms of CPU per file that is "
+        f"done: {HOURS * file_s / 60:.0f} minutes for a million files of an hour, 60 times that "
+        "for files of a minute. Data sets that are complete need not be asked."
+    )
+
+
+def _samplings(work: Measured) -> list[tuple[str, Measured]]:
+    return [(name, hour) for name, hour in work.items() if isinstance(hour, dict)]
