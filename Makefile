@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-PARALLEL := --numprocesses 2 --dist loadfile
+# Threads of torch would fight with those of the other process.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo serve test slow browser styles benchmark results lock clean
 
@@ -16,10 +17,10 @@ test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(PARALLEL)
+	$(PARALLEL)
 
-slow: $(READY) ## the tests that take minutes: a real Prefect server, twenty kills, a browser
-	$(BIN)/pytest $(PARALLEL) -m slow
+slow: $(READY) ## the tests that take minutes: real servers, kills, lost networks, a browser
+	$(PARALLEL) -m slow
 
 faults: $(READY) ## kill workers, servers and databases ten times each, cut networks, fill disks
 	KILLS=10 $(BIN)/pytest -m slow tests/test_faults.py

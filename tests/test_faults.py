@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtur
 
 Tables = dict[str, pd.DataFrame]
 CONFIG = load(None, [*SETTINGS, "runtime.threads=1"])
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "1"))
 """Of each kind; ten in `make faults`."""
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PAUSE_S = 6.0
