@@ -75,6 +75,7 @@ def measure_workers() -> object:
                 start_s = prefect.run(n)
                 done = Done(folder.records(), n, SHARD_S)
                 found.append({**_workers(done), "start_s": start_s})
+                print(found[-1], file=sys.stderr)
     return found
 
 
