@@ -39,7 +39,7 @@ SHARD_S, SHARDS_EACH = 30.0, 4
 COUNTS = (10_000, 100_000)
 CLIPS, CLIPS_PER_SHARD = 4, 2
 SAMPLINGS = {"every frame": (), "5 frames/s": ("sampling.fps=5",)}
-ROUNDS = 3
+ROUNDS = 2
 
 
 def work(video: str, end_s: str, *settings: str) -> dict[str, float]:
@@ -75,6 +75,7 @@ def measure_workers() -> object:
                 start_s = prefect.run(n)
                 done = Done(folder.records(), n, SHARD_S)
                 found.append({**_workers(done), "start_s": start_s})
+                print(found[-1], file=sys.stderr)
     return found
 
 

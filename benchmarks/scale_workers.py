@@ -213,9 +213,10 @@ class Served:
             try:
                 with urllib.request.urlopen(request, timeout=120) as response:
                     return json.load(response)
-            except urllib.error.HTTPError as error:
-                if error.code != 503:  # what the server says when its database is locked
+            except (TimeoutError, urllib.error.HTTPError) as error:
+                if getattr(error, "code", 503) != 503:  # a busy server, a locked database
                     raise
+                print(f"{path}: {error}", file=sys.stderr)
                 time.sleep(5)
 
 
