@@ -36,7 +36,11 @@ from scale_workers import (
 
 WORKERS = (1, 2, 4, 8)
 SHARD_S, SHARDS_EACH = 30.0, 4
-COUNTS = (10_000, 100_000)
+FILES = (
+    *(("video", 2_000, True), ("video", 20_000, True), ("video", 100_000, False)),
+    *(("image", 10_000, True), ("image", 100_000, True)),
+)
+"""Kind, number, and whether rows are written: a part for each video takes long."""
 CLIPS, CLIPS_PER_SHARD = 4, 2
 SAMPLINGS = {"every frame": (), "5 frames/s": ("sampling.fps=5",)}
 ROUNDS = 2
@@ -103,9 +107,10 @@ def measure_prefect() -> object:
 def measure_files() -> object:
     """Runs over many files."""
     return {
-        f"{count:,} {kind}s": measure_apart(__file__, "files", kind, count)
-        for count in COUNTS
-        for kind in ("video", "image")
+        f"{count:,} {kind}s{'' if has_rows else ', no rows'}": measure_apart(
+            __file__, "files", kind, count, "rows" if has_rows else ""
+        )
+        for kind, count, has_rows in FILES
     }
 
 

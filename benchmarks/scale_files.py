@@ -30,12 +30,12 @@ class Phases:
         self.cpu_s[name] = self.cpu_s.get(name, 0.0) + time.process_time() - began
 
 
-def files(kind: str, count: str) -> dict[str, object]:
-    """A run over so many files whose results are written without looking at them."""
+def files(kind: str, count: str, rows: str) -> dict[str, object]:
+    """A run over so many files, whose results are written without looking at them or not at all."""
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as name:
         folder, out = Path(name, "in"), Path(name, "out")
         make_files(folder, kind, 0, int(count))
-        return _run(folder, out, kind, int(count))
+        return _run(folder, out, kind, int(count), bool(rows))
 
 
 def make_files(folder: Path, kind: str, first: int, last: int) -> None:
@@ -48,7 +48,7 @@ def make_files(folder: Path, kind: str, first: int, last: int) -> None:
             file.truncate(int(SIZES_MB[kind] * 1e6))
 
 
-def _run(folder: Path, out: Path, kind: str, count: int) -> dict[str, object]:
+def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict[str, object]:
     from fer_batch import sharding
     from fer_batch.config import Config
     from fer_batch.plan import make_plan
@@ -65,7 +65,8 @@ def _run(folder: Path, out: Path, kind: str, count: int) -> dict[str, object]:
             claim = run.take(number)
         with claim:
             with phases.time("write its rows"):
-                _commit(run, number)
+                if has_rows:
+                    _commit(run, number)
             with phases.time("look for a free shard, claim it, say it is done"):
                 claim.finish()
     began_poll = time.process_time()
@@ -77,7 +78,7 @@ def _run(folder: Path, out: Path, kind: str, count: int) -> dict[str, object]:
         done = sharding.summary(plan, out, began)
     with phases.time("plan again: nothing to do"):
         again = make_plan([folder], out, Config())
-    if done.n_ok != count or again.todo:
+    if has_rows and (done.n_ok != count or again.todo):
         raise SystemExit(f"{done}, then {len(again.todo)} are left")
     make_files(folder, kind, count, count + 10)
     with phases.time("plan, begin and end of a run over 10 more"):
@@ -91,6 +92,7 @@ def _run(folder: Path, out: Path, kind: str, count: int) -> dict[str, object]:
         "bytes": {
             table.name: sum(path.stat().st_size for path in table.iterdir())
             for table in (out / name for name in ("media", "frames", "faces"))
+            if has_rows
         },
         "cpu_s": phases.cpu_s,
     }

@@ -15,7 +15,7 @@ SHARD_MB = 500
 """The default of the flow."""
 HOURS, DAYS = 1_000_000, 30
 HOURS_PER_FOLDER = 10_000
-FILES = "100,000 videos"
+N_FILES = 20_000
 PRICE = 0.04
 """Per core and hour, in any currency: an example, not a provider's."""
 
@@ -38,7 +38,7 @@ def lines(parts: Mapping[str, Measured]) -> Iterator[str]:
     yield from _files(values["files"])
     yield from _prefect(cost, values["prefect"], values["work"])
     yield from _million(values["work"])
-    yield from _bottlenecks(cost, values["work"], values["files"][FILES])
+    yield from _bottlenecks(cost, values["work"], values["files"][f"{N_FILES:,} videos"])
 
 
 def prose(text: str) -> Iterator[str]:
@@ -189,7 +189,7 @@ def _bottlenecks(cost: Cost, work: Measured, run: Measured) -> Iterator[str]:
     workers = HOURS * work["every frame"]["cpu_s"] / seconds / CORES
     prefect = cost.per_shard * n_shards / seconds + cost.per_second * workers
     look_s = run["poll_ms"] / 1e3 / run["n_shards"] * n_shards
-    file_s = run["cpu_s"]["plan again: nothing to do"] / 100_000
+    file_s = run["cpu_s"]["plan again: nothing to do"] / N_FILES
     yield ""
     yield from prose(
         f"- **First bottleneck: all in one output folder.** {n_shards:,.0f} shards of {SHARD_MB} "
