@@ -80,8 +80,8 @@ def _workers(queue: Sequence[Measured], workers: Sequence[Measured]) -> Iterator
         "serves all. `gap`: from the end of a shard to the start of the same worker's next, "
         "median. `at work`: what that many workers do with this gap. `whole`: from the first "
         "start to the last end; runs of Prefect start one after the other, and those that are "
-        "first wait for the last in the end. Efficiency: by as many times one worker. `start`: "
-        "from the request to the first shard."
+        "first wait for the last in the end. Efficiency: of what as many workers would do that "
+        "never wait. `start`: from the request to the first shard."
     )
     yield ""
     yield (
@@ -92,7 +92,7 @@ def _workers(queue: Sequence[Measured], workers: Sequence[Measured]) -> Iterator
     for name, runs in (("processes", queue), ("with Prefect", workers)):
         for run in runs:
             steady, whole = (
-                f"{run[key]:.1f} | {run[key] / run['n'] / runs[0][key]:.2f}"
+                f"{run[key]:.1f} | {run[key] * run['shard_s'] / 60 / run['n']:.2f}"
                 for key in ("steady_per_minute", "per_minute")
             )
             start = f"{run['start_s']:.0f}" if "start_s" in run else ""
