@@ -35,12 +35,12 @@ LOST_RUNS = AutomationCore(
         after={BEAT, "prefect.flow-run.Pending", "prefect.flow-run.Running"},
         expect={BEAT, *ENDED},
         posture=Posture.Proactive,
-        within=timedelta(seconds=90),
+        within=timedelta(seconds=180),
     ),
     actions=[
         ChangeFlowRunState(
             state=StateType.CRASHED,
-            message="no sign of life for 90 s: its worker or host died, or does not reach the "
+            message="no sign of life for 180 s: its worker or host died, or does not reach the "
             "server. What it finished is kept; run it again to do the rest.",
         )
     ],
