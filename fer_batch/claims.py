@@ -191,7 +191,7 @@ class Claims:
     def _read(self, name: str, generation: int) -> tuple[bytes, dict[str, Any]]:
         content = b""
         with contextlib.suppress(FileNotFoundError):  # the folder was cleared meanwhile
-            content = _file(self._folder, name, generation).read_bytes()
+            content = urls.read(_file(self._folder, name, generation))
         try:
             return content, dict(json.loads(content))
         except ValueError:  # just being created

@@ -115,16 +115,14 @@ class Collector:
         else:
             writer = self._video(file)
             writer.finish(row)
-            self._before_commit()
-            writer.commit()
+            writer.commit(self._before_commit)
             del self._videos[file.media]
         return row
 
     def close(self) -> None:
         """Commit the images that are finished."""
         if self._images:
-            self._before_commit()
-            self._images.commit()
+            self._images.commit(self._before_commit)
             self._images = None
         self._n_images = 0
         self._committed_at = time.monotonic()

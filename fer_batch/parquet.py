@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -48,9 +48,10 @@ class TableFile:
         os.fsync(self._file.fileno())
         self._file.close()
 
-    def commit(self) -> None:
-        """Complete the file and put it in its place."""
+    def commit(self, check: Callable[[], None] = lambda: None) -> None:
+        """Complete the file and put it in its place, unless `check` raises just before that."""
         self.close()
+        check()
         urls.publish(self.temporary, self.path)
 
     def discard(self) -> None:

@@ -147,11 +147,10 @@ class PieceCollector:
             first=None if first is None else first.tolist(),
             last=None if last is None else last.tolist(),
         )
-        self._before_commit()
         with writing(self._folder):
             table = self._table(ending.file)
             table.parquet.add_key_value_metadata({_TAIL: TypeAdapter(_Tail).dump_json(tail)})
-            table.commit()
+            table.commit(self._before_commit)
         return row
 
     def close(self) -> None:
@@ -206,8 +205,7 @@ def join_pieces(
                 for result in _results(plan, file, tails, paths):
                     writer.append(result)
             writer.finish(row)
-            before_commit()
-            writer.commit()
+            writer.commit(before_commit)
         with writing(folder):
             joined.write_bytes(b"")
     with writing(folder):

@@ -91,12 +91,12 @@ class SharedRun:
     def under_way(cls, out: Path) -> SharedRun | None:
         """The run of an output folder; None where there is none."""
         with suppress(FileNotFoundError):
-            return cls(out, json.loads((out / ".run" / "plan.json").read_bytes()))
+            return cls(out, json.loads(urls.read(out / ".run" / "plan.json")))
         return None
 
     def shard(self, number: int) -> Shard:
         """One shard, counted from 1."""
-        values = json.loads(self._file(number).read_bytes())
+        values = json.loads(urls.read(self._file(number)))
         files = [
             MediaFile(
                 **{**file, "path": urls.path_of(file["path"]), "piece": Piece(**file["piece"])}
@@ -176,7 +176,7 @@ class SharedRun:
     @cached_property
     def medias(self) -> set[str]:
         """Names of all its files."""
-        return set(json.loads((self.folder / "names.json").read_bytes()))
+        return set(json.loads(urls.read(self.folder / "names.json")))
 
     @property
     def share(self) -> float:

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,12 @@ class PartWriter:
         """Add a file's media row; a failed file loses the frames and faces appended so far."""
         self._rows.append(row)
 
-    def commit(self) -> None:
-        """Put the finished files of the part into the run; files not finished leave no rows."""
+    def commit(self, check: Callable[[], None] = lambda: None) -> None:
+        """Put the finished files of the part into the run; files not finished leave no rows.
+
+        Args:
+            check: Called when all that is left is to rename; what it raises prevents that.
+        """
         kept = {row.media for row in self._rows if row.status != "failed"}
         media, frames, faces = (self._files[table] for table in ("media", "frames", "faces"))
         with writing(self._out):
@@ -99,6 +103,7 @@ class PartWriter:
             for file in (frames, faces):
                 file.close()
                 keep_only(file.temporary, kept)
+            check()
             media.path.unlink(missing_ok=True)  # an older row must not stand for newer rows
             for file in (frames, faces, media):
                 urls.publish(file.temporary, file.path)

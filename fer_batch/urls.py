@@ -144,10 +144,16 @@ def download(url: Path, target: Path, go_on: Callable[[], bool]) -> None:
 
 def contents(path: Path) -> Path | io.BytesIO:
     """What a reader of whole files takes: a local path, or the bytes behind a URL."""
+    return io.BytesIO(read(path)) if is_url(path) else path
+
+
+def read(path: Path) -> bytes:
+    """A whole file; behind a URL in one request, so that it may be rewritten meanwhile."""
     if not is_url(path):
-        return path
+        return path.read_bytes()
     fs, key = _parts(path)
-    return io.BytesIO(fs.cat_file(key))
+    content: bytes = fs.cat_file(key)
+    return content
 
 
 def temporary_for(path: Path) -> Path:
