@@ -68,7 +68,7 @@ def job(footage: Path, tmp_path: Path) -> Callable[..., dict[str, object]]:
         "input": str(footage),
         "output": str(tmp_path / "out"),
         "config": CONFIG.model_dump(mode="json"),
-        "scale": {"shard_mb": 0.05, **scale},
+        "scale": {"shard_mb": 0.05, "split_mb": 0.03, **scale},
     }
 
 
