@@ -23,7 +23,7 @@ from fer_batch.sharding import SharedRun
 
 MOST_FILES = 100
 MOST_PICTURES = 12
-PROGRESS_S, LAST_S = 4.0, 10.0
+PROGRESS_S, LAST_S = 10.0, 10.0
 """How often progress is shown, and how long a run that is done waits for it."""
 PICTURES_BYTES = 1_000_000
 """Of all of them together: Prefect's database keeps them."""
