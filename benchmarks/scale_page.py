@@ -52,7 +52,7 @@ class Cost:
 
     def __init__(self, prefect: Measured) -> None:
         idle = prefect["idle"]
-        self.idle = (idle["server"] + idle["workers"]) / idle["seconds"]
+        self.idle = (idle["database"] + idle["server"] + idle["workers"]) / idle["seconds"]
         """Of a core, without any run."""
         runs = prefect["sleeping"]
         terms = [(1, run["n_tasks"], run["n_tasks"] * run["shard_s"]) for run in runs]
@@ -62,7 +62,7 @@ class Cost:
 
     def beside_work(self, run: Measured) -> float:
         """What a run took, without its work and without what an idle server takes."""
-        total = run["server"] + run["workers"] - run["work_cpu_s"]
+        total = run["database"] + run["server"] + run["workers"] - run["work_cpu_s"]
         return float(total - self.idle * run["seconds"])
 
     def of(self, n_shards: float, seconds: float) -> float:
@@ -76,7 +76,7 @@ def _workers(queue: Sequence[Measured], workers: Sequence[Measured]) -> Iterator
     yield from prose(
         f"Shards that sleep: each takes {one['shard_s']:g} s from the start of its process to its "
         f"commit; {one['shards']} of them for each worker. Processes take shards as the flow "
-        "does; with Prefect, each worker has a run of a deployment, and one server on SQLite "
+        "does; with Prefect, each worker has a run of a deployment, and one server on PostgreSQL "
         "serves all. `gap`: from the end of a shard to the start of the same worker's next, "
         "median. `at work`: what that many workers do with this gap. `whole`: from the first "
         "start to the last end; runs of Prefect start one after the other, and those that are "
@@ -127,8 +127,8 @@ def _prefect(cost: Cost, prefect: Measured, work: Measured) -> Iterator[str]:
     numbers = " or ".join(map(str, sorted({run["n_tasks"] for run in runs})))
     yield from ("", "## What Prefect costs", "")
     yield from prose(
-        "CPU time of server, worker and flow run, without the processes that do the shards, and "
-        f"without what server and worker take when they are idle ({100 * cost.idle:.1f} % of a "
+        "CPU time of database, server, worker and flow run, without the processes that do the "
+        f"shards, and without what they take when they are idle ({100 * cost.idle:.1f} % of a "
         f"core). Fitted to {len(runs)} runs of {numbers} shards that sleep: {cost.per_run:.1f} s "
         f"per run, {cost.per_shard:.2f} s per shard, {1e3 * cost.per_second:.1f} ms per second of "
         "its length."
@@ -202,8 +202,8 @@ def _bottlenecks(cost: Cost, work: Measured, run: Measured) -> Iterator[str]:
     yield from prose(
         f"- **Then the Prefect server.** {workers:,.0f} workers of {CORES} cores and "
         f"{n_shards / seconds:.2f} shards a second take {prefect:.1f} cores of Prefect beside the "
-        "work. SQLite does not take that many writers: PostgreSQL, more memory for fewer and "
-        "larger workers, and several servers, as data sets know nothing of each other."
+        "work: several servers, as data sets know nothing of each other, or fewer and larger "
+        "workers."
     )
     yield from prose(
         f"- **Then the network.** {megabytes / 1e6:,.0f} TB of video in {DAYS} days are "

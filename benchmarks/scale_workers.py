@@ -7,10 +7,12 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +26,8 @@ from typing import Any
 from measuring import ROOT
 
 VIDEO_MB = 10
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path())
+"""Programs of the server, where Debian puts them (`make postgres`)."""
 TICKS = os.sysconf("SC_CLK_TCK")
 SETTLE_S = 30
 """In which the server writes what it was told during a run."""
@@ -171,11 +175,12 @@ class Served:
     Args:
         folder: Of the runs.
         pid: Of the process that started them all.
+        database_pid: Of that of the server's database.
         api: Where the server answers.
     """
 
-    def __init__(self, folder: Folder, pid: int, api: str) -> None:
-        self._folder, self._pid, self._api = folder, pid, api
+    def __init__(self, folder: Folder, pid: int, database_pid: int, api: str) -> None:
+        self._folder, self._pid, self._database_pid, self._api = folder, pid, database_pid, api
 
     def run(self, n_workers: int, **parameters: object) -> float:
         """Run `process-dataset` on so many workers to its end; seconds to the first shard."""
@@ -197,8 +202,8 @@ class Served:
         return min(record["began"] for record in self._folder.records()) - submitted
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU time of the server and of the workers, each with all that it started."""
-        used = {"server": 0.0, "workers": 0.0}
+        """CPU time of database, server and workers, each with all that it started."""
+        used = {"database": _tree_cpu_s(self._database_pid), "server": 0.0, "workers": 0.0}
         for pid in _children(self._pid):
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
             used["server" if b"server" in command else "workers"] += _tree_cpu_s(pid)
@@ -223,9 +228,12 @@ class Served:
 @contextlib.contextmanager
 def served(folder: Folder, n_workers: int) -> Iterator[Served]:
     """Serve with as many workers; nothing of it is left in the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with _database() as (url, database_pid):
+        yield from _served(folder, n_workers, url, database_pid)
+
+
+def _served(folder: Folder, n_workers: int, url: str, database_pid: int) -> Iterator[Served]:
+    port = _free_port()
     api = f"http://127.0.0.1:{port}/api"
     home = folder.path / "prefect"
     home.mkdir()
@@ -233,6 +241,7 @@ def served(folder: Folder, n_workers: int) -> Iterator[Served]:
         **folder.environment,
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": api,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": url,
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(n_workers))),  # a worker for each
     }
     log = home / "serve.log"
@@ -252,10 +261,37 @@ def served(folder: Folder, n_workers: int) -> Iterator[Served]:
                     raise SystemExit(log.read_text())
                 time.sleep(1)
             time.sleep(SETTLE_S)
-            yield Served(folder, serving.pid, api)
+            yield Served(folder, serving.pid, database_pid, api)
         finally:
             serving.terminate()
             serving.wait(120)
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[tuple[str, int]]:
+    """A server of PostgreSQL, as docs/deploy.md advises for many workers: its URL and process."""
+    with tempfile.TemporaryDirectory() as name:  # where the user postgres may go
+        shutil.chown(name, "postgres")
+        data, port = f"{name}/data", str(_free_port())
+        make = [POSTGRES / "initdb", "-D", data, "--auth=trust", "--locale=C"]
+        subprocess.run(make, user="postgres", cwd="/", check=True, stdout=subprocess.DEVNULL)
+        command = [POSTGRES / "postgres", "-D", data, "-p", port, "-k", name]
+        with subprocess.Popen(
+            command, user="postgres", cwd="/", stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                ready = [POSTGRES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", port]
+                while subprocess.run(ready).returncode:
+                    time.sleep(0.5)
+                yield f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres", process.pid
+            finally:
+                process.send_signal(signal.SIGINT)  # without waiting for clients
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _tree_cpu_s(pid: int) -> float:
