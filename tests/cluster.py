@@ -22,21 +22,24 @@ POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 """Programs of the server, where Debian puts them."""
 HUB = "10.231.77.1"
 """Address of this host for the others of `hosts`."""
-# In the processes that do shards: files are put in place slowly, and one can read in what order.
+# In the processes that do shards: the disk is slow, and one can read what is put in place.
 SLOW = """
 import sys
 if "work" in sys.orig_argv:
     import os, time
     from fer_batch import urls
-    publish = urls.publish
+    fsync, publish = os.fsync, urls.publish
 
-    def slow(temporary, path):
+    def slow(file):
         time.sleep(0.2)
+        fsync(file)
+
+    def told(temporary, path):
         publish(temporary, path)
         with open(os.environ["PUBLISHED"], "a") as file:
             print(os.environ["PART"], path.name, file=file)
 
-    urls.publish = slow
+    os.fsync, urls.publish = slow, told
 """
 
 
