@@ -302,7 +302,7 @@ def test_a_worker_without_space_of_its_own_leaves_the_shard_to_others(
 ) -> None:
     urls.path_of("s3://faults").mkdir()
     out = urls.path_of("s3://faults/out")
-    fill(disk, 0)
+    fill(disk, 4096)  # on a disk without any, Python takes another one
     plan = make_plan([footage], out, CONFIG)
     with take_part(plan, out, max_mb=0.1, split_mb=1000, lease_s=60) as run:
         shards = run.free(passed=())

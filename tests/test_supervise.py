@@ -234,9 +234,7 @@ def test_a_full_disk_here_leaves_the_shard_to_others(
 ) -> None:
     folder = tmp_path / "full"
     folder.mkdir()
-    code = (
-        "import fer_batch.store as s\ndef full(*a): raise OSError(28, 'full')\ns._rename = full\n"
-    )
+    code = "import fer_batch.urls as u\ndef full(*a): raise OSError(28, 'full')\nu.publish = full\n"
     (folder / "sitecustomize.py").write_text(code)
     plan = make_plan([save("a.mp4")], out, CONFIG)
     with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
