@@ -16,7 +16,7 @@ from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 from prefect.workers.process import ProcessWorker
 
 POOL = "fer-batch"
@@ -111,7 +111,7 @@ def main() -> None:
     os.chdir(Path(__file__).parents[1])  # with prefect.yaml
     try:
         deploy(parsed.slots, parsed.wait)
-    except DeployError as error:
+    except (DeployError, PrefectHTTPStatusError) as error:
         sys.exit(f"fer-batch: {error}")
 
 

@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from deployment import Deployed, processes_with
@@ -95,6 +97,23 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
         done = run_module("flows.deploy", PREFECT_API_URL=api, PREFECT_HOME=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith(f"fer-batch: no Prefect server at {api}/: ")
+
+
+def test_a_server_that_wants_a_password_is_said(tmp_path: Path) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.endswith("/health") else 401)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        api = f"http://127.0.0.1:{server.server_port}/api"
+        done = run_module("flows.deploy", PREFECT_API_URL=api, PREFECT_HOME=str(tmp_path))
+        server.shutdown()
+    assert done.returncode == 1
+    assert done.stderr.startswith("fer-batch: Client error '401 Unauthorized'")
 
 
 @pytest.mark.slow
