@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # Threads of torch would fight with those of the other process.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --numprocesses
 
 .PHONY: demo serve test slow browser styles benchmark results lock clean
 
@@ -17,13 +17,13 @@ test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PARALLEL)
+	$(PYTEST) 2
 
-slow: $(READY) ## the tests that take minutes: real servers, kills, lost networks, a browser
-	$(PARALLEL) -m slow
+slow: $(READY) ## the tests that take minutes: real servers, kills, a browser
+	$(PYTEST) 3 -m slow --durations 20
 
 faults: $(READY) ## kill workers, servers and databases ten times each, cut networks, fill disks
-	KILLS=10 $(BIN)/pytest -m slow tests/test_faults.py
+	KILLS=10 OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or faults" tests/test_faults.py tests/test_pipeline.py
 
 browser: ## install the browser that slow tests play videos in; needs root on Debian
 	@command -v chromium || { apt-get update && \

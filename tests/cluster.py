@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from deployment import ROOT, Deployed, environment_for, free_port, processes_with
 
+KILLS = int(os.environ.get("KILLS", "1"))
+"""Of each kind; ten in `make faults`."""
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 """Programs of the server, where Debian puts them."""

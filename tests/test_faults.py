@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from clips import clip
-from cluster import HUB, POSTGRES, Cluster, database, hosts, plug
+from cluster import HUB, KILLS, POSTGRES, Cluster, database, hosts, plug
 from PIL import Image
 from portraits import SETTINGS, portrait, portraits
 
@@ -24,12 +24,10 @@ from fer_batch.schema import StoreDiskFullError
 from fer_batch.sharding import SharedRun, take_part
 from fer_batch.supervise import do_shard
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
 
 Tables = dict[str, pd.DataFrame]
 CONFIG = load(None, [*SETTINGS, "runtime.threads=1"])
-KILLS = int(os.environ.get("KILLS", "1"))
-"""Of each kind; ten in `make faults`."""
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PAUSE_S = 6.0
 """About the time that a shard takes."""
@@ -114,6 +112,7 @@ def assert_no_row_is_doubled(out: Path) -> None:
         assert not faces.duplicated().any()
 
 
+@pytest.mark.faults
 def test_killed_workers(
     cluster: Cluster, job: Callable[..., dict[str, object]], tmp_path: Path, undisturbed: Tables
 ) -> None:
@@ -140,6 +139,7 @@ def test_killed_workers(
     assert_whole(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_hosts_share_a_run(
     cluster: Cluster, job: Callable[..., dict[str, object]], tmp_path: Path, undisturbed: Tables
 ) -> None:
@@ -156,6 +156,7 @@ def test_two_hosts_share_a_run(
     assert_whole(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.faults
 def test_a_worker_comes_back_after_its_shard_was_given_away(
     cluster: Cluster, job: Callable[..., dict[str, object]], tmp_path: Path, undisturbed: Tables
 ) -> None:
@@ -197,6 +198,7 @@ def disturb(cluster: Cluster, job: dict[str, object], out: Path, kill: Callable[
     cluster.kill("w")
 
 
+@pytest.mark.faults
 def test_killed_servers(
     cluster: Cluster, job: Callable[..., dict[str, object]], tmp_path: Path, undisturbed: Tables
 ) -> None:
@@ -209,6 +211,7 @@ def test_killed_servers(
 
 
 @needs_root
+@pytest.mark.slow
 @pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL: make postgres")
 def test_killed_databases(
     tmp_path_factory: pytest.TempPathFactory,
@@ -223,10 +226,6 @@ def test_killed_databases(
     ):
         start(cluster)
         cluster.serve()
-        cluster.start_worker("w")
-        ended = cluster.deployed.run("process-dataset/on-demand", **job(), report=False)
-        assert ended[0] == "COMPLETED"
-        assert_whole(out, undisturbed)
 
         def kill() -> None:
             cluster.kill("postgres")
@@ -237,6 +236,7 @@ def test_killed_databases(
 
 
 @needs_root
+@pytest.mark.faults
 @pytest.mark.skipif(not shutil.which("ip"), reason="needs ip of iproute2")
 def test_a_lost_network_and_a_lost_host(
     tmp_path_factory: pytest.TempPathFactory,
@@ -279,23 +279,26 @@ def fill(disk: Path, room: int) -> None:
 
 
 @needs_root
+@pytest.mark.faults
 def test_a_full_disk(
     cluster: Cluster, job: Callable[..., dict[str, object]], disk: Path, undisturbed: Tables
 ) -> None:
     out = disk / "out"
     cluster.start_worker("w")
+    parameters = job(shard_mb=1, split_mb=1) | {"output": str(out)}
     for room in (0, 120_000):
         fill(disk, room)
-        state, message = cluster.end(cluster.submit(**job() | {"output": str(out)}))
+        state, message = cluster.end(cluster.submit(**parameters))
         assert state == "FAILED"
         assert f"no space left for {out}: free some" in message
     (disk / "ballast").unlink()
-    assert cluster.end(cluster.submit(**job() | {"output": str(out)}))[0] == "COMPLETED"
+    assert cluster.end(cluster.submit(**parameters))[0] == "COMPLETED"
     cluster.kill("w")
     assert_whole(out, undisturbed)
 
 
 @needs_root
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_a_worker_without_space_of_its_own_leaves_the_shard_to_others(
     footage: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Tables

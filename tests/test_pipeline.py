@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from clips import clip, cut
+from cluster import KILLS
 from PIL import Image
 from portraits import SETTINGS, portrait, portraits
 
@@ -270,7 +271,7 @@ def test_folder_without_media_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_twenty_times_the_tables_are_those_of_an_undisturbed_run(
+def test_killed_many_times_the_tables_are_those_of_an_undisturbed_run(
     folder: Path, tmp_path: Path
 ) -> None:
     media, out = tmp_path / "media", tmp_path / "out"
@@ -291,7 +292,7 @@ def test_killed_twenty_times_the_tables_are_those_of_an_undisturbed_run(
 
     dice = random.Random(0)
     n_killed = n_done = 0
-    while n_killed < 20:
+    while n_killed < 2 * KILLS:
         if n_done == 48:
             shutil.rmtree(out)
 
