@@ -76,9 +76,8 @@ def measure_workers() -> object:
         with served(folder, max(WORKERS)) as prefect:
             for n in WORKERS:
                 folder.prepare(n * SHARDS_EACH, SHARD_S)
-                start_s = prefect.run(n)
-                done = Done(folder.records(), n, SHARD_S)
-                found.append({**_workers(done), "start_s": start_s})
+                used = _cpu_of(prefect, lambda n=n: prefect.run(n))
+                found.append({**_workers(Done(folder.records(), n, SHARD_S)), **used})
                 print(found[-1], file=sys.stderr)
     return found
 
@@ -165,12 +164,13 @@ def _run(prefect: Served, folder: Folder, **parameters: object) -> dict[str, Any
     }
 
 
-def _cpu_of(prefect: Served, do: Callable[[], object]) -> dict[str, float]:
+def _cpu_of(prefect: Served, do: Callable[[], float | None]) -> dict[str, Any]:
     before, began = prefect.cpu_s(), time.monotonic()
-    do()
+    start_s = do()
     time.sleep(SETTLE_S)
     after = prefect.cpu_s()
     return {
+        "start_s": start_s,
         "seconds": time.monotonic() - began,
         **{name: after[name] - before[name] for name in after},
     }

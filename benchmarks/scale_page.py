@@ -38,7 +38,7 @@ def lines(parts: Mapping[str, Measured]) -> Iterator[str]:
     yield from _files(values["files"])
     yield from _prefect(cost, values["prefect"], values["work"])
     yield from _million(values["work"])
-    yield from _bottlenecks(cost, values["work"], values["files"][f"{N_FILES:,} videos"])
+    yield from _bottlenecks(values["workers"], values["work"], values["files"])
 
 
 def prose(text: str) -> Iterator[str]:
@@ -48,26 +48,26 @@ def prose(text: str) -> Iterator[str]:
 
 
 class Cost:
-    """CPU seconds of Prefect's processes, beside an idle server, as a sum of three terms."""
+    """CPU seconds of Prefect's processes as a sum of three terms."""
 
     def __init__(self, prefect: Measured) -> None:
-        idle = prefect["idle"]
-        self.idle = (idle["database"] + idle["server"] + idle["workers"]) / idle["seconds"]
-        """Of a core, without any run."""
-        runs = prefect["sleeping"]
-        terms = [(1, run["n_tasks"], run["n_tasks"] * run["shard_s"]) for run in runs]
-        used = [self.beside_work(run) for run in runs]
+        idle, runs = prefect["idle"], prefect["sleeping"]
+        self.idle = _of_server(idle)
+        """CPU seconds per second without any run; so `per_second` with one."""
+        terms = [(0, 0, idle["seconds"]), *((1, run["n_tasks"], run["seconds"]) for run in runs)]
+        used = [_beside_work(each) for each in (idle, *runs)]
         found = np.linalg.lstsq(np.array(terms, float), np.array(used), rcond=None)[0]
         self.per_run, self.per_shard, self.per_second = map(float, found)
 
-    def beside_work(self, run: Measured) -> float:
-        """What a run took, without its work and without what an idle server takes."""
-        total = run["database"] + run["server"] + run["workers"] - run["work_cpu_s"]
-        return float(total - self.idle * run["seconds"])
 
-    def of(self, n_shards: float, seconds: float) -> float:
-        """Of a run of so many shards and so long."""
-        return self.per_run + self.per_shard * n_shards + self.per_second * seconds
+def _beside_work(run: Measured) -> float:
+    """What a run took, without the processes that did its shards."""
+    return float(run["database"] + run["server"] + run["workers"] - run.get("work_cpu_s", 0))
+
+
+def _of_server(run: Measured) -> float:
+    """Part of a core that server and database took during a run."""
+    return float((run["database"] + run["server"]) / run["seconds"])
 
 
 def _workers(queue: Sequence[Measured], workers: Sequence[Measured]) -> Iterator[str]:
@@ -81,22 +81,23 @@ def _workers(queue: Sequence[Measured], workers: Sequence[Measured]) -> Iterator
         "median. `at work`: what that many workers do with this gap. `whole`: from the first "
         "start to the last end; runs of Prefect start one after the other, and those that are "
         "first wait for the last in the end. Efficiency: of what as many workers would do that "
-        "never wait. `start`: from the request to the first shard."
+        "never wait. `start`: from the request to the first shard. `server`: CPU time of Prefect's "
+        "server and its database, from the request to 30 s after the end."
     )
     yield ""
     yield (
         "| | workers | gap, s | at work, shards/min | efficiency | whole, shards/min | "
-        "efficiency | start, s |"
+        "efficiency | start, s | server, % of a core |"
     )
-    yield "|:--|--:|--:|--:|--:|--:|--:|--:|"
+    yield "|:--|--:|--:|--:|--:|--:|--:|--:|--:|"
     for name, runs in (("processes", queue), ("with Prefect", workers)):
         for run in runs:
             steady, whole = (
                 f"{run[key]:.1f} | {run[key] * run['shard_s'] / 60 / run['n']:.2f}"
                 for key in ("steady_per_minute", "per_minute")
             )
-            start = f"{run['start_s']:.0f}" if "start_s" in run else ""
-            yield f"| {name} | {run['n']} | {run['gap_s']:.2f} | {steady} | {whole} | {start} |"
+            more = f"{run['start_s']:.0f} | {100 * _of_server(run):.1f}" if "server" in run else "|"
+            yield f"| {name} | {run['n']} | {run['gap_s']:.2f} | {steady} | {whole} | {more} |"
 
 
 def _files(files: Mapping[str, Measured]) -> Iterator[str]:
@@ -128,15 +129,16 @@ def _prefect(cost: Cost, prefect: Measured, work: Measured) -> Iterator[str]:
     yield from ("", "## What Prefect costs", "")
     yield from prose(
         "CPU time of database, server, worker and flow run, without the processes that do the "
-        f"shards, and without what they take when they are idle ({100 * cost.idle:.1f} % of a "
-        f"core). Fitted to {len(runs)} runs of {numbers} shards that sleep: {cost.per_run:.1f} s "
-        f"per run, {cost.per_shard:.2f} s per shard, {1e3 * cost.per_second:.1f} ms per second of "
-        "its length."
+        f"shards. Fitted to {len(runs)} runs of {numbers} shards that sleep, and to "
+        f"{prefect['idle']['seconds']:.0f} s without any: {cost.per_run:.1f} s per run, "
+        f"{cost.per_shard:.2f} s per shard, and {100 * cost.per_second:.1f} % of a core all the "
+        f"time ({100 * cost.idle:.1f} % without a run)."
     )
     yield ""
     yield from prose(
         f"A real run of {real['n_tasks']} shards (videos of a minute, 720p, every frame) took "
-        f"{cost.beside_work(real):.1f} s of Prefect and {real['work_cpu_s']:.0f} s of work; "
+        f"{_beside_work(real):.0f} s of Prefect ({cost.per_second * real['seconds']:.0f} s of it "
+        f"by what it takes all the time) and {real['work_cpu_s']:.0f} s of work; "
         f"`fer-batch process` took {prefect['cli_cpu_s']:.0f} s for the same videos. It imports "
         "nothing of Prefect (`tests/test_cli.py`)."
     )
@@ -147,14 +149,14 @@ def _prefect(cost: Cost, prefect: Measured, work: Measured) -> Iterator[str]:
         f"in {n_shards} shards:"
     )
     yield ""
-    yield "| | work, CPU s | Prefect, CPU s | of the work | idle server meanwhile, CPU s |"
-    yield "|:--|--:|--:|--:|--:|"
+    yield "| | work, CPU s | run and shards, CPU s | of the work | all the time, CPU s | of it |"
+    yield "|:--|--:|--:|--:|--:|--:|"
     for sampling, hour in _samplings(work):
         seconds = 100 / 60 * hour["cpu_s"]
-        more = cost.of(n_shards, seconds / CORES)
+        once, always = cost.per_run + cost.per_shard * n_shards, cost.per_second * seconds / CORES
         yield (
-            f"| {sampling} | {seconds:,.0f} | {more:.1f} | {100 * more / seconds:.2f} % | "
-            f"{cost.idle * seconds / CORES:.0f} |"
+            f"| {sampling} | {seconds:,.0f} | {once:.1f} | {100 * once / seconds:.2f} % | "
+            f"{always:.0f} | {100 * always / seconds:.1f} % |"
         )
 
 
@@ -181,13 +183,14 @@ def _million(work: Measured) -> Iterator[str]:
         )
 
 
-def _bottlenecks(cost: Cost, work: Measured, run: Measured) -> Iterator[str]:
+def _bottlenecks(runs: Sequence[Measured], work: Measured, files: Measured) -> Iterator[str]:
+    run = files[f"{N_FILES:,} videos"]
     seconds = DAYS * 86_400
     megabytes = HOURS * work["mb_per_hour"]
     n_shards = megabytes / SHARD_MB
     n_folders = HOURS // HOURS_PER_FOLDER
     workers = HOURS * work["every frame"]["cpu_s"] / seconds / CORES
-    prefect = cost.per_shard * n_shards / seconds + cost.per_second * workers
+    prefect = workers * np.polyfit([each["n"] for each in runs], list(map(_of_server, runs)), 1)[0]
     look_s = run["poll_ms"] / 1e3 / run["n_shards"] * n_shards
     file_s = run["cpu_s"]["plan again: nothing to do"] / N_FILES
     yield ""
@@ -200,10 +203,10 @@ def _bottlenecks(cost: Cost, work: Measured, run: Measured) -> Iterator[str]:
         f"{1e3 * look_s / n_folders:.0f} ms."
     )
     yield from prose(
-        f"- **Then the Prefect server.** {workers:,.0f} workers of {CORES} cores and "
-        f"{n_shards / seconds:.2f} shards a second take {prefect:.1f} cores of Prefect beside the "
-        "work: several servers, as data sets know nothing of each other, or fewer and larger "
-        "workers."
+        f"- **Then the Prefect server.** {workers:,.0f} workers of {CORES} cores take "
+        f"{prefect:.1f} cores of server and database, if each adds as much as in the first table, "
+        "with its short shards: several servers, as data sets know nothing of each other, or "
+        "fewer and larger workers."
     )
     yield from prose(
         f"- **Then the network.** {megabytes / 1e6:,.0f} TB of video in {DAYS} days are "
