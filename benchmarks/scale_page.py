@@ -82,7 +82,8 @@ def _workers(queue: Sequence[Measured], workers: Sequence[Measured]) -> Iterator
         "start to the last end; runs of Prefect start one after the other, and those that are "
         "first wait for the last in the end. Efficiency: of what as many workers would do that "
         "never wait. `start`: from the request to the first shard. `server`: CPU time of Prefect's "
-        "server and its database, from the request to 30 s after the end."
+        f"server and its database, from the request to 30 s after the end; {workers[-1]['n']} "
+        "workers ask it for runs in every row."
     )
     yield ""
     yield (
@@ -190,7 +191,7 @@ def _bottlenecks(runs: Sequence[Measured], work: Measured, files: Measured) -> I
     n_shards = megabytes / SHARD_MB
     n_folders = HOURS // HOURS_PER_FOLDER
     workers = HOURS * work["every frame"]["cpu_s"] / seconds / CORES
-    prefect = workers * np.polyfit([each["n"] for each in runs], list(map(_of_server, runs)), 1)[0]
+    prefect = workers * _of_server(runs[-1]) / runs[-1]["n"]
     look_s = run["poll_ms"] / 1e3 / run["n_shards"] * n_shards
     file_s = run["cpu_s"]["plan again: nothing to do"] / N_FILES
     yield ""
@@ -204,9 +205,9 @@ def _bottlenecks(runs: Sequence[Measured], work: Measured, files: Measured) -> I
     )
     yield from prose(
         f"- **Then the Prefect server.** {workers:,.0f} workers of {CORES} cores take "
-        f"{prefect:.1f} cores of server and database, if each adds as much as in the first table, "
-        "with its short shards: several servers, as data sets know nothing of each other, or "
-        "fewer and larger workers."
+        f"{prefect:.1f} cores of server and database, if each takes its share of the last row "
+        "of the first table, with its short shards: several servers, as data sets know nothing of "
+        "each other, or fewer and larger workers."
     )
     yield from prose(
         f"- **Then the network.** {megabytes / 1e6:,.0f} TB of video in {DAYS} days are "
