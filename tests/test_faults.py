@@ -139,7 +139,7 @@ def test_killed_workers(
     assert_whole(out, undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_two_hosts_share_a_run(
     cluster: Cluster, job: Callable[..., dict[str, object]], tmp_path: Path, undisturbed: Tables
 ) -> None:
@@ -298,7 +298,7 @@ def test_a_full_disk(
 
 
 @needs_root
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.usefixtures("s3")
 def test_a_worker_without_space_of_its_own_leaves_the_shard_to_others(
     footage: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Tables
