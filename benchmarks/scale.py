@@ -41,7 +41,7 @@ FILES = (
     *(("image", 10_000, True), ("image", 100_000, True)),
 )
 """Kind, number, and whether rows are written: a part for each video takes long."""
-CLIPS, CLIPS_PER_SHARD = 4, 2
+CLIPS, CLIPS_PER_SHARD, MANY_CLIPS = 4, 2, 100
 SAMPLINGS = {"every frame": (), "5 frames/s": ("sampling.fps=5",)}
 ROUNDS = 2
 
@@ -97,10 +97,23 @@ def measure_prefect() -> object:
                     folder.prepare(n, shard_s)
                     sleeping.append({"n": n, "shard_s": shard_s, **_run(prefect, folder)})
             folder.prepare_clips(clip, CLIPS)
-            real = _run(prefect, folder, shard_mb=CLIPS_PER_SHARD * clip.stat().st_size / 1e6)
+            shard_mb = CLIPS_PER_SHARD * clip.stat().st_size / 1e6
+            real = _run(prefect, folder, scale={"shard_mb": shard_mb})
         cli_s = cli_cpu_s(folder)
         clip_mb = clip.stat().st_size / 1e6
     return {"idle": idle, "sleeping": sleeping, "real": real, "cli_cpu_s": cli_s, "mb": clip_mb}
+
+
+def measure_many() -> object:
+    """CPU time of a real run of many videos of a minute, looked at five times a second."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Folder(Path(name))
+        clip = folder.path / "clip.mp4"
+        make_video(clip, 1)
+        with served(folder, 1) as prefect:
+            folder.prepare_clips(clip, MANY_CLIPS)
+            used = _run(prefect, folder, scale={}, config={"sampling": {"fps": 5}})
+    return {"videos": MANY_CLIPS, **used}
 
 
 def measure_files() -> object:
@@ -137,6 +150,7 @@ PARTS = {
     "queue": measure_queue,
     "workers": measure_workers,
     "prefect": measure_prefect,
+    "many": measure_many,
 }
 
 

@@ -36,7 +36,7 @@ def lines(parts: Mapping[str, Measured]) -> Iterator[str]:
     )
     yield from _workers(values["queue"], values["workers"])
     yield from _files(values["files"])
-    yield from _prefect(cost, values["prefect"], values["work"])
+    yield from _prefect(cost, values["prefect"], values["many"], values["work"])
     yield from _million(values["work"])
     yield from _bottlenecks(values["workers"], values["work"], values["files"])
 
@@ -124,7 +124,7 @@ def _files(files: Mapping[str, Measured]) -> Iterator[str]:
         yield f"| {name} | {' | '.join(map(cell, files.values()))} |"
 
 
-def _prefect(cost: Cost, prefect: Measured, work: Measured) -> Iterator[str]:
+def _prefect(cost: Cost, prefect: Measured, many: Measured, work: Measured) -> Iterator[str]:
     real, runs = prefect["real"], prefect["sleeping"]
     numbers = " or ".join(map(str, sorted({run["n_tasks"] for run in runs})))
     yield from ("", "## What Prefect costs", "")
@@ -144,9 +144,17 @@ def _prefect(cost: Cost, prefect: Measured, work: Measured) -> Iterator[str]:
         "nothing of Prefect (`tests/test_cli.py`)."
     )
     yield ""
+    always, took = cost.per_second * many["seconds"], _beside_work(many)
+    yield from prose(
+        f"**A run of {many['videos']} such videos** at 5 frames/s, in {many['n_tasks']} shards: "
+        f"{many['work_cpu_s']:,.0f} s of work and {took:.0f} s of Prefect, "
+        f"{100 * took / many['work_cpu_s']:.1f} %; without what it takes all the time "
+        f"{took - always:.0f} s, {100 * (took - always) / many['work_cpu_s']:.2f} %."
+    )
+    yield ""
     n_shards = math.ceil(100 * prefect["mb"] / SHARD_MB)
     yield from prose(
-        f"From this, a run of 100 one-minute videos of {prefect['mb']:.1f} MB on {CORES} cores, "
+        f"By the fit, a run of 100 one-minute videos of {prefect['mb']:.1f} MB on {CORES} cores, "
         f"in {n_shards} shards:"
     )
     yield ""

@@ -182,14 +182,20 @@ class Served:
     def __init__(self, folder: Folder, pid: int, database_pid: int, api: str) -> None:
         self._folder, self._pid, self._database_pid, self._api = folder, pid, database_pid, api
 
-    def run(self, n_workers: int, **parameters: object) -> float:
+    def run(
+        self,
+        n_workers: int,
+        scale: Mapping[str, object] = {"shard_mb": VIDEO_MB},
+        **parameters: object,
+    ) -> float:
         """Run `process-dataset` on so many workers to its end; seconds to the first shard."""
         found = self._ask("deployments/name/process-dataset/on-demand")
         values = {
             "input": str(self._folder.videos),
             "output": str(self._folder.out),
             "report": False,
-            "scale": {"shard_mb": VIDEO_MB, "workers": n_workers, **parameters},
+            "scale": {**scale, "workers": n_workers},
+            **parameters,
         }
         submitted = time.time()
         run = self._ask(f"deployments/{found['id']}/create_flow_run", parameters=values)
