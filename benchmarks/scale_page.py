@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -36,7 +35,7 @@ def lines(parts: Mapping[str, Measured]) -> Iterator[str]:
     )
     yield from _workers(values["queue"], values["workers"])
     yield from _files(values["files"])
-    yield from _prefect(cost, values["prefect"], values["many"], values["work"])
+    yield from _prefect(cost, values["prefect"], values["many"])
     yield from _million(values["work"])
     yield from _bottlenecks(values["workers"], values["work"], values["files"])
 
@@ -124,7 +123,7 @@ def _files(files: Mapping[str, Measured]) -> Iterator[str]:
         yield f"| {name} | {' | '.join(map(cell, files.values()))} |"
 
 
-def _prefect(cost: Cost, prefect: Measured, many: Measured, work: Measured) -> Iterator[str]:
+def _prefect(cost: Cost, prefect: Measured, many: Measured) -> Iterator[str]:
     real, runs = prefect["real"], prefect["sleeping"]
     numbers = " or ".join(map(str, sorted({run["n_tasks"] for run in runs})))
     yield from ("", "## What Prefect costs", "")
@@ -151,22 +150,6 @@ def _prefect(cost: Cost, prefect: Measured, many: Measured, work: Measured) -> I
         f"{100 * took / many['work_cpu_s']:.1f} %; without what it takes all the time "
         f"{took - always:.0f} s, {100 * (took - always) / many['work_cpu_s']:.2f} %."
     )
-    yield ""
-    n_shards = math.ceil(100 * prefect["mb"] / SHARD_MB)
-    yield from prose(
-        f"By the fit, a run of 100 one-minute videos of {prefect['mb']:.1f} MB on {CORES} cores, "
-        f"in {n_shards} shards:"
-    )
-    yield ""
-    yield "| | work, CPU s | run and shards, CPU s | of the work | all the time, CPU s | of it |"
-    yield "|:--|--:|--:|--:|--:|--:|"
-    for sampling, hour in _samplings(work):
-        seconds = 100 / 60 * hour["cpu_s"]
-        once, always = cost.per_run + cost.per_shard * n_shards, cost.per_second * seconds / CORES
-        yield (
-            f"| {sampling} | {seconds:,.0f} | {once:.1f} | {100 * once / seconds:.2f} % | "
-            f"{always:.0f} | {100 * always / seconds:.1f} % |"
-        )
 
 
 def _million(work: Measured) -> Iterator[str]:
