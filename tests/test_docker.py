@@ -67,10 +67,12 @@ def test_the_image_gets_what_it_copies() -> None:
 
 def test_compose_accepts_the_files() -> None:
     choice = {"POSTGRES_PASSWORD": "secret", "DEVICE": "cuda", "VIDEOS": "/data", "OUTPUTS": "/out"}
+    password = {"PREFECT_API_AUTH_STRING": "a:b", "PREFECT_SERVER_API_AUTH_STRING": "a:b"}
     arguments = [*COMPOSE, "--profile", "two-gpus", "config", "--format", "json"]
-    services = json.loads(run_tool("docker-compose", *arguments, **choice))["services"]
+    services = json.loads(run_tool("docker-compose", *arguments, **choice, **password))["services"]
     assert set(services) == {"database", "server", "deploy", "worker", "worker-1"}
     ours = [service for name, service in services.items() if name != "database"]
+    assert all(password.items() <= service["environment"].items() for service in ours)
     assert {service["image"] for service in ours} == {"fer-batch:cuda"}
     assert {service["build"]["args"]["TORCH_INDEX"] for service in ours} == {
         "https://pypi.org/simple"

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -156,7 +158,7 @@ def test_a_night_waits_for_none_before_it_and_a_lost_one_says_so(
     first = deployed.submit("process-dataset/nightly", **where)
     deployed.wait_for(first, "Submitting")
     while not (pids := processes_with(f"PREFECT__FLOW_RUN_ID={first}")):
-        pass
+        time.sleep(0.2)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)  # as if the power of its host had gone
     second = deployed.submit("process-dataset/nightly", **where)
@@ -175,7 +177,10 @@ def test_nights_are_scheduled(deployed: Deployed) -> None:
     try:
         nightly = {"deployments": {"name": {"any_": ["nightly"]}}}
         scheduled = {"flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}}}
-        while len(deployed.ask("flow_runs/filter", "POST", **nightly, **scheduled)) < 3:
-            pass
+        while len(runs := deployed.ask("flow_runs/filter", "POST", **nightly, **scheduled)) < 3:
+            time.sleep(1)
     finally:
         deployed.prefect("deployment", "schedule", "clear", name, "--accept-yes")
+    nights = [datetime.fromisoformat(run["expected_start_time"]) for run in runs]
+    assert {night.strftime("%H:%M %Z") for night in nights} == {"02:00 UTC"}
+    assert len({night.date() for night in nights}) == len(nights)
