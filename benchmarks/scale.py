@@ -100,8 +100,7 @@ def measure_prefect() -> object:
             shard_mb = CLIPS_PER_SHARD * clip.stat().st_size / 1e6
             real = _run(prefect, folder, scale={"shard_mb": shard_mb})
         cli_s = cli_cpu_s(folder)
-        clip_mb = clip.stat().st_size / 1e6
-    return {"idle": idle, "sleeping": sleeping, "real": real, "cli_cpu_s": cli_s, "mb": clip_mb}
+    return {"idle": idle, "sleeping": sleeping, "real": real, "cli_cpu_s": cli_s}
 
 
 def measure_many() -> object:

@@ -8,11 +8,9 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -25,9 +23,11 @@ from typing import Any
 
 from measuring import ROOT
 
+sys.path.insert(0, str(ROOT / "tests"))
+from cluster import database
+from deployment import free_port
+
 VIDEO_MB = 10
-POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path())
-"""Programs of the server, where Debian puts them (`make postgres`)."""
 TICKS = os.sysconf("SC_CLK_TCK")
 SETTLE_S = 30
 """In which the server writes what it was told during a run."""
@@ -233,13 +233,23 @@ class Served:
 
 @contextlib.contextmanager
 def served(folder: Folder, n_workers: int) -> Iterator[Served]:
-    """Serve with as many workers; nothing of it is left in the end."""
-    with _database() as (url, database_pid):
-        yield from _served(folder, n_workers, url, database_pid)
+    """Serve with as many workers, on PostgreSQL, as docs/deploy.md advises for many of them.
+
+    Nothing of it is left in the end.
+    """
+    with (
+        database() as (url, command, wait),
+        subprocess.Popen(command, user="postgres", cwd="/", stderr=subprocess.DEVNULL) as postgres,
+    ):
+        try:
+            wait()
+            yield from _served(folder, n_workers, url, postgres.pid)
+        finally:
+            postgres.send_signal(signal.SIGINT)  # without waiting for clients
 
 
 def _served(folder: Folder, n_workers: int, url: str, database_pid: int) -> Iterator[Served]:
-    port = _free_port()
+    port = free_port("127.0.0.1")
     api = f"http://127.0.0.1:{port}/api"
     home = folder.path / "prefect"
     home.mkdir()
@@ -271,33 +281,6 @@ def _served(folder: Folder, n_workers: int, url: str, database_pid: int) -> Iter
         finally:
             serving.terminate()
             serving.wait(120)
-
-
-@contextlib.contextmanager
-def _database() -> Iterator[tuple[str, int]]:
-    """A server of PostgreSQL, as docs/deploy.md advises for many workers: its URL and process."""
-    with tempfile.TemporaryDirectory() as name:  # where the user postgres may go
-        shutil.chown(name, "postgres")
-        data, port = f"{name}/data", str(_free_port())
-        make = [POSTGRES / "initdb", "-D", data, "--auth=trust", "--locale=C"]
-        subprocess.run(make, user="postgres", cwd="/", check=True, stdout=subprocess.DEVNULL)
-        command = [POSTGRES / "postgres", "-D", data, "-p", port, "-k", name]
-        with subprocess.Popen(
-            command, user="postgres", cwd="/", stderr=subprocess.DEVNULL
-        ) as process:
-            try:
-                ready = [POSTGRES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", port]
-                while subprocess.run(ready).returncode:
-                    time.sleep(0.5)
-                yield f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres", process.pid
-            finally:
-                process.send_signal(signal.SIGINT)  # without waiting for clients
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _tree_cpu_s(pid: int) -> float:

@@ -177,22 +177,21 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def database() -> Iterator[tuple[str, Callable[[Cluster], None]]]:
-    """A database of PostgreSQL; gives its URL, and what starts it as the part `postgres`."""
+def database() -> Iterator[tuple[str, list[str], Callable[[], None]]]:
+    """A database of PostgreSQL: its URL, its command for the user postgres, and a wait for it."""
     with tempfile.TemporaryDirectory() as name:  # where the user postgres may go
         shutil.chown(name, "postgres")
         folder, port = Path(name) / "data", str(free_port("127.0.0.1"))
         make = [POSTGRES / "initdb", "-D", folder, "--auth=trust", "--no-sync", "--locale=C"]
         subprocess.run(make, user="postgres", cwd="/", check=True, stdout=subprocess.DEVNULL)
 
-        def start(cluster: Cluster) -> None:
-            where = ("-D", str(folder), "-p", port, "-k", name)
-            cluster.start("postgres", str(POSTGRES / "postgres"), *where, user="postgres")
+        def wait() -> None:
             ready = [POSTGRES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", port]
             while subprocess.run(ready, check=False).returncode:
                 time.sleep(0.2)
 
-        yield f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres", start
+        command = [str(POSTGRES / "postgres"), "-D", str(folder), "-p", port, "-k", name]
+        yield f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres", command, wait
 
 
 @contextlib.contextmanager

@@ -221,15 +221,20 @@ def test_killed_databases(
 ) -> None:
     home, out = tmp_path_factory.mktemp("prefect"), tmp_path / "out"
     with (
-        database() as (url, start),
+        database() as (url, command, wait),
         Cluster(home, PREFECT_SERVER_DATABASE_CONNECTION_URL=url) as cluster,
     ):
-        start(cluster)
-        cluster.serve()
+
+        def start() -> None:
+            cluster.start("postgres", *command, user="postgres")
+            wait()
 
         def kill() -> None:
             cluster.kill("postgres")
-            start(cluster)
+            start()
+
+        start()
+        cluster.serve()
 
         disturb(cluster, job(), out, kill)
     assert_whole(out, undisturbed)
