@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Threads of torch would fight with those of the other process.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --numprocesses
 
-.PHONY: demo serve test slow browser styles benchmark results lock clean
+.PHONY: demo serve test slow faults browser postgres styles benchmark results lock clean
 
 demo: $(READY) ## make a clip, process it, show what comes out
 	$(BIN)/python examples/demo.py outputs/demo

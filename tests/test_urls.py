@@ -408,7 +408,9 @@ pipeline.process([urls.path_of(source)], urls.path_of(out), CONFIG)
 
 
 @pytest.mark.slow
-def test_killed_at_any_upload_the_next_run_finishes_the_work(tmp_path: Path, bucket: Path) -> None:
+def test_killed_between_uploads_the_next_run_finishes_the_work(
+    tmp_path: Path, bucket: Path
+) -> None:
     source = upload(save(tmp_path / "in", "a.mp4", "c.png", "d.png"), bucket / "in")
     pipeline.process([tmp_path / "in"], tmp_path / "out", CONFIG)
     for step in range(0, 20, 2):
