@@ -23,7 +23,7 @@ slow: $(READY) ## the tests that take minutes: real servers, kills, a browser
 	$(PYTEST) 3 -m slow --durations 20
 
 faults: $(READY) ## kill workers, servers and databases ten times each, cut networks, fill disks
-	KILLS=10 OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or faults" tests/test_faults.py tests/test_pipeline.py
+	KILLS=10 OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or faults" tests/test_faults.py tests/pipeline
 
 browser: ## install the browser that slow tests play videos in; needs root on Debian
 	@command -v chromium || { apt-get update && \
@@ -34,15 +34,15 @@ postgres: ## install the database that slow tests put under Prefect's server; ne
 	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends iproute2 postgresql; }
 
 styles: $(READY) ## make the pictures of docs/styles, which tests compare with
-	$(BIN)/python tests/golden.py
+	$(BIN)/python -m tests.support.golden
 
 benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>-*.md
-	$(BIN)/python benchmarks/stages.py
-	$(BIN)/python benchmarks/process.py
-	$(BIN)/python benchmarks/render.py
+	$(BIN)/python -m benchmarks.stages
+	$(BIN)/python -m benchmarks.process
+	$(BIN)/python -m benchmarks.render
 
 results: $(READY) ## train and evaluate what docs/results.md lacks, and write it; DATA holds fer2013/ and ferplus/
-	$(BIN)/python benchmarks/results.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.results $(if $(DATA),--data $(DATA))
 
 lock: $(READY) ## write constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable > constraints.txt

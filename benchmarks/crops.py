@@ -1,6 +1,6 @@
 """Faces cut by their boxes, and cut by five points, before the same classifier.
 
-benchmarks/crops.py --data FERPLUS
+python -m benchmarks.crops --data FERPLUS
 
 Clips and the weights of the detectors come from ../shared; FERPLUS is the folder of FER+, or the
 file that it was packed into. The default classifier was trained on faces that were cut by boxes.
@@ -14,17 +14,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from detectors import ENLARGED, build, read_chunks
-from measuring import DETECTORS, machine, parse_data, write_page
 
-from fer_batch.card import ModelCard, find_weights
-from fer_batch.classify import Classifier
+from benchmarks.detectors import ENLARGED, build, read_chunks
+from benchmarks.measuring import DETECTORS, machine, parse_data, write_page
 from fer_batch.config import Config, load
-from fer_batch.crop import crop
-from fer_batch.detectors import Detector
-from fer_batch.pictures import Pictures, load_data
-from fer_batch.schema import Bools, Bytes, Faces, Floats, Frames
-from fer_batch.track import Tracker
+from fer_batch.datasets.pictures import Pictures, load_data
+from fer_batch.faces.crop import crop
+from fer_batch.faces.detectors import Detector
+from fer_batch.faces.tracking import Tracker
+from fer_batch.models.card import ModelCard, find_weights
+from fer_batch.models.classifier import Classifier
+from fer_batch.records import Bools, Bytes, Faces, Floats, Frames
 
 CLIPS = ("pyfeat_single_face.mp4", "liveportrait_d13.mp4", "liveportrait_s20.mp4")
 WAYS = (("box", 0.0), ("points", 0.0), ("points", 0.1), ("points", 0.2), ("points", 0.3))

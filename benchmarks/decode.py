@@ -9,11 +9,10 @@ import statistics
 import time
 from pathlib import Path
 
-from measuring import SHARED, write_page
-
-from fer_batch import media
+from benchmarks.measuring import SHARED, write_page
 from fer_batch.config import Decode, Sampling
-from fer_batch.decode import FrameReader
+from fer_batch.media import discovery
+from fer_batch.media.decode import FrameReader
 
 VIDEOS = SHARED / "media" / "videos"
 CLIPS = [
@@ -32,7 +31,7 @@ ROUNDS = 5
 
 def cpu_ms(clip: Path, decode: Decode) -> tuple[float, str]:
     """CPU time per frame of reading a whole clip, and which decoder did it."""
-    [file] = media.find([clip])
+    [file] = discovery.find([clip])
     began = time.process_time()
     with FrameReader(file, Sampling(), decode) as reader:
         n_frames = sum(len(chunk.rgb) for chunk in reader)

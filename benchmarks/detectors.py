@@ -1,6 +1,6 @@
 """The detectors side by side.
 
-    benchmarks/detectors.py --data FERPLUS
+    python -m benchmarks.detectors --data FERPLUS
 
 Pictures with annotated noses, clips and the weights of the detectors come from ../shared; FERPLUS
 is the folder of FER+, or the file that it was packed into.
@@ -15,20 +15,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from haar import CLIPS, MEDIA, match, read_clip, read_noses
-from measuring import DETECTORS, parse_data, write_page
 from PIL import Image, ImageOps
 
-from fer_batch import media
+from benchmarks.haar import CLIPS, MEDIA, match, read_clip, read_noses
+from benchmarks.measuring import DETECTORS, parse_data, write_page
 from fer_batch.config import Config, load
-from fer_batch.decode import FrameReader
-from fer_batch.detectors import Detector, build_detector
-from fer_batch.finding import FaceFinder, Found
-from fer_batch.lanes import Pending
-from fer_batch.pictures import load_data
-from fer_batch.schema import Bytes, Faces, FrameChunk
-from fer_batch.stopwatch import Stopwatch
-from fer_batch.track import iou
+from fer_batch.datasets.pictures import load_data
+from fer_batch.faces.detectors import Detector, build_detector
+from fer_batch.faces.tracking import iou
+from fer_batch.media import discovery
+from fer_batch.media.decode import FrameReader
+from fer_batch.pipeline.face_finder import FaceFinder, Found
+from fer_batch.pipeline.lanes import Pending
+from fer_batch.pipeline.stopwatch import Stopwatch
+from fer_batch.records import Bytes, Faces, FrameChunk
 
 EVERY = (1, 2, 3, 5, 10)
 WALKS = ("facenet_video.mp4", "pyfeat_single_face.mp4", "liveportrait_s20.mp4")
@@ -81,7 +81,7 @@ def framing(detector: Detector, pictures: Bytes) -> str:
 
 def read_chunks(name: str) -> list[FrameChunk]:
     """A clip as the pipeline sees it."""
-    (file,) = media.find([MEDIA / "videos" / name])
+    (file,) = discovery.find([MEDIA / "videos" / name])
     config = Config()
     with FrameReader(file, config.sampling, config.decode) as reader:
         return list(reader)

@@ -1,6 +1,6 @@
 """Which explanations are worth their time: milliseconds per face, and what they show of FER+.
 
-    benchmarks/explain.py FERPLUS [--faces 500]
+    python -m benchmarks.explain FERPLUS [--faces 500]
 
 FERPLUS is the data set's folder. Time is that of the CPU, with one thread, so that other work on
 the machine matters little.
@@ -16,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from measuring import machine, write_page
 
-from fer_batch.card import find_weights
-from fer_batch.crop import normalise
-from fer_batch.explain import METHODS, Explainer
-from fer_batch.faithfulness import STEPS, correlation, deletion, insertion, shares
-from fer_batch.pictures import load_data
-from fer_batch.regions import FER_POINTS, REGIONS, masks
-from fer_batch.schema import EMOTIONS, Floats, Ints
+from benchmarks.measuring import machine, write_page
+from fer_batch.datasets.pictures import load_data
+from fer_batch.emotions import EMOTIONS
+from fer_batch.explain.explainer import METHODS, Explainer
+from fer_batch.explain.faithfulness import STEPS, correlation, deletion, insertion, shares
+from fer_batch.explain.regions import FER_POINTS, REGIONS, masks
+from fer_batch.faces.crop import normalise
+from fer_batch.models.card import find_weights
+from fer_batch.records import Floats, Ints
 
 N_TIMED, N_ALONE, ROUNDS = 64, 16, 3
 N_SANITY, SEEDS = 100, 5

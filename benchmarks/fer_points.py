@@ -1,6 +1,6 @@
 """Where the five points of a face lie in the pictures of FER: `regions.FER_POINTS`.
 
-    benchmarks/fer_points.py FERPLUS YUNET
+    python -m benchmarks.fer_points FERPLUS YUNET
 
 FERPLUS is the data set's folder, YUNET OpenCV's weights. Pictures of 48 pixels are enlarged and
 given a border, as YuNet wants faces with some room around them.
@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from fer_batch.config import YuNet
-from fer_batch.detectors.yunet import YuNetDetector
-from fer_batch.pictures import load_data
+from fer_batch.datasets.pictures import load_data
+from fer_batch.faces.detectors.yunet import YuNetDetector
 
 SCALE, BORDER_PX = 4, 64
 

@@ -13,12 +13,12 @@ from itertools import product
 import av
 import numpy as np
 import torch
-from measuring import SHARED, write_page
 from PIL import Image, ImageOps
 
+from benchmarks.measuring import SHARED, write_page
 from fer_batch.config import Detector, Haar
-from fer_batch.detectors import build_detector
-from fer_batch.schema import Bytes
+from fer_batch.faces.detectors import build_detector
+from fer_batch.records import Bytes
 
 MEDIA = SHARED / "media"
 CLIPS = {  # every n-th of the first frames, up to 40

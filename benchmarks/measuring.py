@@ -33,10 +33,10 @@ DETECTORS = {
 PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pyarrow")
 
 
-def measure_apart(script: str, *arguments: object, python: Path | str = sys.executable) -> object:
-    """What ``script --measure`` prints last, as JSON, run by itself: memory and CPU are its own."""
-    command = [str(python), script, "--measure", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+def measure_apart(module: str, *arguments: object, python: Path | str = sys.executable) -> object:
+    """What ``python -m module --measure`` prints last, as JSON, in a process of its own."""
+    command = [str(python), "-m", module, "--measure", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])

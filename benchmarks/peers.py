@@ -1,6 +1,6 @@
 """Other tools on the same clips.
 
-    benchmarks/peers.py [--rounds 3] [CLIP ...]
+    python -m benchmarks.peers [--rounds 3] [CLIP ...]
 
 The peers live in an environment of their own, outputs/peers, which the first run sets up. Clips and
 the weights of YuNet and RetinaFace come from ../shared. Every measurement is the second pass over a
@@ -20,7 +20,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from measuring import DETECTORS, ROOT, SHARED, machine, measure_apart, median, peak_mb, write_page
+from benchmarks.measuring import (
+    DETECTORS,
+    ROOT,
+    SHARED,
+    machine,
+    measure_apart,
+    median,
+    peak_mb,
+    write_page,
+)
 
 PEERS = ROOT / "outputs" / "peers"
 PACKAGES = ("fer==25.10.3",)  # brings facenet-pytorch
@@ -37,8 +46,8 @@ def fer_batch(clip: str, settings: list[str]) -> Pass:
     """Ours: detection, tracks, classification, tables."""
     import pyarrow.dataset as ds
 
-    from fer_batch import pipeline
     from fer_batch.config import load
+    from fer_batch.pipeline import process as pipeline
 
     config = load(None, settings)
 
@@ -138,7 +147,7 @@ def measure_tool(tool: str, clip: str) -> dict[str, float]:
     """A measurement in the environment of its tool."""
     python = sys.executable if tool in OURS else PEERS / "bin" / "python"
     clip_path = SHARED / "media" / "videos" / clip
-    return measure_apart(__file__, tool, clip_path, python=python)
+    return measure_apart("benchmarks.peers", tool, clip_path, python=python)
 
 
 def page(clips: Sequence[str], rounds: int) -> Iterator[str]:

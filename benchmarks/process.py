@@ -1,6 +1,6 @@
 """Memory over a long video, and the pace of many small images.
 
-benchmarks/process.py [--minutes 60] [--images 10000]
+python -m benchmarks.process [--minutes 60] [--images 10000]
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from measuring import ROOT, machine, measure_apart, peak_mb, write_page
-
-sys.path.insert(0, str(ROOT / "tests"))
+from benchmarks.measuring import machine, measure_apart, peak_mb, write_page
 
 
 def rss_mb() -> float:
@@ -33,8 +31,8 @@ def memory(video: str, pause_s: str, end_s: str) -> dict[str, object]:
     import torch  # noqa: F401
 
     bare = rss_mb()
-    from fer_batch import pipeline
     from fer_batch.config import load
+    from fer_batch.pipeline import process as pipeline
 
     samples: list[float] = []
     frames: list[int] = []
@@ -61,8 +59,8 @@ def memory(video: str, pause_s: str, end_s: str) -> dict[str, object]:
 
 def images(folder: str) -> dict[str, object]:
     """Wall time per image over the course of a run, and the number of its files."""
-    from fer_batch import pipeline
     from fer_batch.config import Config
+    from fer_batch.pipeline import process as pipeline
 
     marks = [(0, time.perf_counter())]
     with tempfile.TemporaryDirectory() as out:
@@ -88,12 +86,11 @@ MEASURES = {"memory": memory, "images": images}
 
 def make_video(path: Path, minutes: float) -> None:
     """A 720p video of the demo's portrait clip, looped without encoding again."""
-    from fer_batch.ffmpeg import ffmpeg_path
-
-    sys.path.insert(0, str(ROOT / "examples"))
-    from demo import make_clip
     from PIL import Image
     from skimage import data
+
+    from examples.demo import make_clip
+    from fer_batch.media.ffmpeg import ffmpeg_path
 
     portrait, clip, large = (path.with_name(name) for name in ("p.png", "clip.mp4", "large.mp4"))
     Image.fromarray(data.astronaut()).save(portrait)
@@ -107,7 +104,8 @@ def make_video(path: Path, minutes: float) -> None:
 def make_images(folder: Path, count: int) -> None:
     """Small pictures with no face, one or three, in nested folders."""
     from PIL import Image
-    from portraits import portrait
+
+    from tests.support.portraits import portrait
 
     for number in range(count):
         path = folder / f"{number // 1000:02d}" / f"{number // 100 % 10}" / f"{number:05d}.jpg"
@@ -137,7 +135,7 @@ def report(options: argparse.Namespace) -> Iterator[str]:
             (f"{options.minutes:g} minutes", 0, 60 * options.minutes),
             ("2 minutes, consumer sleeps 0.5 s per batch", 0.5, 120),
         ):
-            run = measure_apart(__file__, "memory", video, pause_s, end_s)
+            run = measure_apart("benchmarks.process", "memory", video, pause_s, end_s)
             tenths = ", ".join(f"{value:.0f}" for value in run["tenths_mb"])
             yield (
                 f"| {name} | {run['n_frames']:,} | {run['peak_mb']:.0f} | "
@@ -146,7 +144,7 @@ def report(options: argparse.Namespace) -> Iterator[str]:
 
     with tempfile.TemporaryDirectory() as folder:
         make_images(Path(folder), options.images)
-        run = measure_apart(__file__, "images", folder)
+        run = measure_apart("benchmarks.process", "images", folder)
         yield from ("", "## Many small images in nested folders", "")
         pace = ", ".join(f"{value:.1f}" for value in run["ms_per_image"])
         yield f"{run['n_images']:,} images of 240x150; {run['n_tables']} table files."

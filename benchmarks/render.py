@@ -1,6 +1,6 @@
 """What drawing costs, beside decoding and encoding alone.
 
-benchmarks/render.py [--rounds 5]
+python -m benchmarks.render [--rounds 5]
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from measuring import machine, measure_apart, median, write_page
-from stages import make_clip
+from benchmarks.measuring import machine, measure_apart, median, write_page
+from benchmarks.stages import make_clip
 
 OFF = [f"render.{layer}=false" for layer in ("boxes", "labels")]
 CASES = {
@@ -38,10 +38,10 @@ def cpu_s() -> float:
 
 def measure(case: str, out: str) -> dict[str, float]:
     """One copy of the only video of a run, after a first one that warms everything up."""
-    from fer_batch import store
     from fer_batch.config import load
-    from fer_batch.ffmpeg import ffmpeg_path
-    from fer_batch.render import render
+    from fer_batch.media.ffmpeg import ffmpeg_path
+    from fer_batch.render.copies import render
+    from fer_batch.results import store
 
     [row] = store.media_rows(Path(out))
 
@@ -66,7 +66,7 @@ def measure(case: str, out: str) -> dict[str, float]:
 def table(folder: Path, height: int, rounds: int) -> Iterator[str]:
     """The lines of one size of video."""
     from fer_batch.config import Config
-    from fer_batch.pipeline import process
+    from fer_batch.pipeline.process import process
 
     clip = make_clip(folder / f"{height}.mp4", height=height, seconds=8)
     out = folder / f"out-{height}"
@@ -75,7 +75,7 @@ def table(folder: Path, height: int, rounds: int) -> Iterator[str]:
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
-            runs[name].append(measure_apart(__file__, name, out))
+            runs[name].append(measure_apart("benchmarks.render", name, out))
     medians = {name: median(each) for name, each in runs.items()}
     bare = medians[names[1]]
     yield from ("", f"## {height}p, one face", "")

@@ -1,6 +1,7 @@
 """Train and evaluate every model of docs/results.md, and write it.
 
-    benchmarks/results.py [--data DIR] [-o outputs/results] [--only NAME ...] [--set KEY=VALUE ...]
+    python -m benchmarks.results [--data DIR] [-o outputs/results] [--only NAME ...]
+        [--set KEY=VALUE ...]
 
 DIR holds ``fer2013/`` and ``ferplus/``; without it, the page is only written again. A model that is
 trained is not trained again (delete its folder to do so), and a training that was stopped goes on.
@@ -21,16 +22,26 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import results_page
 import torch
-from results_runs import BATCH, CUDA_BATCH, OURS, RECORDS, ROOT, ROUNDS, RUNS, TABLE4, Run
 from torch.fx.experimental.optimization import fuse
 
-from fer_batch.card import DEFAULT_WEIGHTS
-from fer_batch.evaluate import HeldOut, evaluate
-from fer_batch.inventory import counts
-from fer_batch.networks import NETWORKS, build_network
-from fer_batch.pictures import load_data, pack
+from benchmarks import results_page
+from benchmarks.results_runs import (
+    BATCH,
+    CUDA_BATCH,
+    OURS,
+    RECORDS,
+    ROOT,
+    ROUNDS,
+    RUNS,
+    TABLE4,
+    Run,
+)
+from fer_batch.datasets.inventory import counts
+from fer_batch.datasets.pictures import load_data, pack
+from fer_batch.evaluation.evaluate import HeldOut, evaluate
+from fer_batch.models.card import DEFAULT_WEIGHTS
+from fer_batch.models.networks import NETWORKS, build_network
 
 
 def packed(dataset: str, data: Path, out: Path) -> Path:

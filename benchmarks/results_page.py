@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 
 import pandas as pd
-from results_runs import (
+
+from benchmarks.results_runs import (
     BATCH,
     CUDA_BATCH,
     OURS,
@@ -19,10 +20,9 @@ from results_runs import (
     WITH_COPIES,
     six_name,
 )
-
-from fer_batch.card import DEFAULT_WEIGHTS
-from fer_batch.networks import NETWORKS, describe
-from fer_batch.plots import accuracy_against_time
+from fer_batch.evaluation.plots import accuracy_against_time
+from fer_batch.models.card import DEFAULT_WEIGHTS
+from fer_batch.models.networks import NETWORKS, describe
 
 PAPER = {
     "gimefive-13": 0.641,

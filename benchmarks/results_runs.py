@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_batch.card import DEFAULT_WEIGHTS
-from fer_batch.networks import NETWORKS
+from fer_batch.models.card import DEFAULT_WEIGHTS
+from fer_batch.models.networks import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs" / "results"

@@ -1,6 +1,6 @@
 """Workers, 100,000 files, what Prefect costs, and an estimate for a million hours of video.
 
-    benchmarks/scale.py [--only PART ...] [-o outputs/scale]
+    python -m benchmarks.scale [--only PART ...] [-o outputs/scale]
 
 What is measured is kept in the folder of -o, part by part; the page is written from it once all
 parts are there. Measure a part again by naming it.
@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import scale_page
-from measuring import ROOT, measure_apart, write_page
-from process import make_video
-from scale_files import files
-from scale_workers import (
+from benchmarks import scale_page
+from benchmarks.measuring import ROOT, measure_apart, write_page
+from benchmarks.process import make_video
+from benchmarks.scale_files import files
+from benchmarks.scale_workers import (
     SETTLE_S,
     Done,
     Folder,
@@ -48,8 +48,8 @@ ROUNDS = 2
 
 def work(video: str, end_s: str, *settings: str) -> dict[str, float]:
     """CPU time and tables of the first seconds of a video."""
-    from fer_batch import pipeline
     from fer_batch.config import load
+    from fer_batch.pipeline import process as pipeline
 
     config = load(None, [f"sampling.end_s={end_s}", *settings])
     with tempfile.TemporaryDirectory() as out:
@@ -119,7 +119,7 @@ def measure_files() -> object:
     """Runs over many files."""
     return {
         f"{count:,} {kind}s{'' if has_rows else ', no rows'}": measure_apart(
-            __file__, "files", kind, count, "rows" if has_rows else ""
+            "benchmarks.scale", "files", kind, count, "rows" if has_rows else ""
         )
         for kind, count, has_rows in FILES
     }
@@ -135,7 +135,8 @@ def measure_work() -> object:
             rounds = []
             for _ in range(ROUNDS):
                 short, long = (
-                    measure_apart(__file__, "work", clip, end_s, *settings) for end_s in (20, 80)
+                    measure_apart("benchmarks.scale", "work", clip, end_s, *settings)
+                    for end_s in (20, 80)
                 )
                 rounds.append({key: 60 * (long[key] - short[key]) for key in short})
             found[sampling] = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}

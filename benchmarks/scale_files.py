@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from measuring import peak_mb
+from benchmarks.measuring import peak_mb
 
 SIZES_MB = {"video": 10.0, "image": 0.1}
 SHARD_MB = 100.0
@@ -49,15 +49,15 @@ def make_files(folder: Path, kind: str, first: int, last: int) -> None:
 
 
 def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict[str, object]:
-    from fer_batch import sharding
     from fer_batch.config import Config
-    from fer_batch.plan import make_plan
+    from fer_batch.distributed import shared_run
+    from fer_batch.pipeline.plan import make_plan
 
     phases, began = Phases(), datetime.now(UTC)
     with phases.time("find and plan"):
         plan = make_plan([folder], out, Config())
     with phases.time("cut and write shards"):
-        part = sharding.take_part(plan, out, max_mb=SHARD_MB, split_mb=1000, lease_s=60)
+        part = shared_run.take_part(plan, out, max_mb=SHARD_MB, split_mb=1000, lease_s=60)
         run = part.__enter__()
     for number in range(1, run.n_shards + 1):
         with phases.time("look for a free shard, claim it, say it is done"):
@@ -75,7 +75,7 @@ def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict
     with phases.time("end"):
         part.__exit__(None, None, None)
     with phases.time("summary"):
-        done = sharding.summary(plan, out, began)
+        done = shared_run.summary(plan, out, began)
     with phases.time("plan again: nothing to do"):
         again = make_plan([folder], out, Config())
     if has_rows and (done.n_ok != count or again.todo):
@@ -83,7 +83,7 @@ def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict
     make_files(folder, kind, count, count + 10)
     with phases.time("plan, begin and end of a run over 10 more"):
         plan = make_plan([folder], out, Config())
-        with sharding.take_part(plan, out, max_mb=SHARD_MB, split_mb=1000, lease_s=60):
+        with shared_run.take_part(plan, out, max_mb=SHARD_MB, split_mb=1000, lease_s=60):
             pass
     return {
         "n_shards": run.n_shards,
@@ -100,9 +100,8 @@ def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict
 
 def _commit(run: object, number: int) -> None:
     """As `fer-batch work` does: a part for each video, one for the still images of a shard."""
-    from results import CARD, row
-
-    from fer_batch import store
+    from fer_batch.results import store
+    from tests.support.results import CARD, row
 
     files = run.shard(number).files
     parts = [files] if files[0].kind == "image" else [[file] for file in files]

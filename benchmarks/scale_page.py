@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from measuring import machine
+
+from benchmarks.measuring import machine
 
 CORES = 2
 SHARD_MB = 500

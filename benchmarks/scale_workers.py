@@ -21,11 +21,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from measuring import ROOT
-
-sys.path.insert(0, str(ROOT / "tests"))
-from cluster import database
-from deployment import free_port
+from benchmarks.measuring import ROOT
+from tests.support.cluster import database
+from tests.support.deployment import free_port
 
 VIDEO_MB = 10
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -83,7 +81,7 @@ class Folder:
         self.path, self.videos, self.out = path, path / "videos", path / "out"
         self._records = path / "records"
         self._records.mkdir()
-        paths = [Path(__file__).with_name("standin"), ROOT, ROOT / "tests"]
+        paths = [Path(__file__).with_name("standin"), ROOT]
         self.environment = {
             **{key: value for key, value in os.environ.items() if "PREFECT" not in key},
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
@@ -119,18 +117,17 @@ class Folder:
 def without_prefect(folder: Folder, n_workers: int, shards_each: int, shard_s: float) -> Done:
     """A run whose workers are processes that do nothing but take shards."""
     from fer_batch.config import Config
-    from fer_batch.plan import make_plan
-    from fer_batch.sharding import take_part
+    from fer_batch.distributed.shared_run import take_part
+    from fer_batch.pipeline.plan import make_plan
 
     folder.prepare(n_workers * shards_each, shard_s)
     plan = make_plan([folder.videos], folder.out, Config())
-    script = str(Path(__file__).with_name("scale.py"))
     part = take_part(plan, folder.out, max_mb=VIDEO_MB, split_mb=1000, lease_s=60)
     with part, contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, script, "--measure", "queue", folder.out],
+                    [sys.executable, "-m", "benchmarks.scale", "--measure", "queue", folder.out],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     env=folder.environment,
@@ -149,8 +146,8 @@ def without_prefect(folder: Folder, n_workers: int, shards_each: int, shard_s: f
 
 def queue(out: str) -> None:
     """Such a process."""
-    from fer_batch.sharding import SharedRun
-    from fer_batch.supervise import do_shard
+    from fer_batch.distributed.shared_run import SharedRun
+    from fer_batch.distributed.supervisor import do_shard
 
     run = SharedRun.under_way(Path(out))
     print("ready", flush=True)

@@ -1,6 +1,6 @@
 """Every stage alone, the whole of them, and how it grows.
 
-    benchmarks/stages.py [--rounds 3] [--set SECTION.KEY=VALUE ...]
+    python -m benchmarks.stages [--rounds 3] [--set SECTION.KEY=VALUE ...]
 
 Clips are made by code: a grid of one portrait, moving. In each round every measurement has its
 turn.
@@ -20,9 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from measuring import DETECTORS, ROOT, WEIGHTS, machine, measure_apart, median, peak_mb, write_page
-
-sys.path.insert(0, str(ROOT / "tests"))
+from benchmarks.measuring import (
+    DETECTORS,
+    WEIGHTS,
+    machine,
+    measure_apart,
+    median,
+    peak_mb,
+    write_page,
+)
 
 RATE = 25
 Numbers = dict[str, float]
@@ -32,8 +38,9 @@ def make_clip(path: Path, *, faces: int = 1, height: int = 720, seconds: float =
     """A 16:9 video of `faces`, a square number or 0, equal faces that move a little."""
     import cv2
     import numpy as np
-    from clips import clip
     from skimage import data
+
+    from tests.support.clips import clip
 
     side = round(faces**0.5)
     width = height * 16 // 9
@@ -82,14 +89,14 @@ def alone(clip: str, *settings: str) -> dict[str, Numbers]:
     """Each stage by itself on the frames of a clip, everything loaded and warm."""
     import numpy as np
 
-    from fer_batch.collect import Collector
     from fer_batch.config import load
-    from fer_batch.crop import crop
-    from fer_batch.lanes import Lanes, Resources
-    from fer_batch.plan import make_plan
-    from fer_batch.schema import ChunkResult
-    from fer_batch.stopwatch import Stopwatch
-    from fer_batch.track import CutDetector, Tracker
+    from fer_batch.faces.crop import crop
+    from fer_batch.faces.tracking import CutDetector, Tracker
+    from fer_batch.pipeline.collector import Collector
+    from fer_batch.pipeline.lanes import Lanes, Resources
+    from fer_batch.pipeline.plan import make_plan
+    from fer_batch.pipeline.stopwatch import Stopwatch
+    from fer_batch.records import ChunkResult
 
     results: dict[str, Numbers] = {}
     config = load(None, settings)
@@ -142,7 +149,7 @@ def alone(clip: str, *settings: str) -> dict[str, Numbers]:
 
 def read(files, config, means):
     """The frames of files, chunk by chunk, as the pipeline gets them."""
-    from fer_batch.reading import Chunk, ReaderPool
+    from fer_batch.pipeline.readers import Chunk, ReaderPool
 
     with ReaderPool(files, config, readers=means.readers, buffer_mb=means.buffer_mb) as readers:
         while items := readers.take(64):
@@ -154,8 +161,8 @@ def read(files, config, means):
 
 def whole(folder: str, *settings: str) -> Numbers:
     """The pipeline over the clips of a folder, all it loads included, after a first small run."""
-    from fer_batch import pipeline
     from fer_batch.config import load
+    from fer_batch.pipeline import process as pipeline
 
     config = load(None, settings)
     warm = load(None, [*settings, "sampling.end_s=0.5"])
@@ -178,7 +185,7 @@ def whole(folder: str, *settings: str) -> Numbers:
 
 def at_once(folder: str, n_runs: str) -> Numbers:
     """Several runs over the same clips, started together: mean CPU and wall time of a frame."""
-    command = [sys.executable, __file__, "--measure", "whole", folder]
+    command = [sys.executable, "-m", "benchmarks.stages", "--measure", "whole", folder]
     started = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(int(n_runs))
     ]
@@ -198,7 +205,7 @@ def detectors() -> dict[str, list[str]]:
 def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[str]:
     """Every detector: its stages alone, their sum, and the whole."""
     from fer_batch.config import load
-    from fer_batch.lanes import Resources
+    from fer_batch.pipeline.lanes import Resources
 
     clip = make_clip(folder / "clip.mp4", seconds=8)
     n_lanes = Resources.of(load(None, settings)).lanes
@@ -217,8 +224,8 @@ def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[
         stages: list[dict[str, Numbers]] = []
         wholes: list[Numbers] = []
         for _ in range(rounds):
-            stages.append(measure_apart(__file__, "alone", clip, *own))
-            wholes.append(measure_apart(__file__, "whole", clip.parent, *own))
+            stages.append(measure_apart("benchmarks.stages", "alone", clip, *own))
+            wholes.append(measure_apart("benchmarks.stages", "whole", clip.parent, *own))
         medians = {stage: median([run[stage] for run in stages]) for stage in names}
         cells = [f"{each['cpu_ms']:.1f} ({each['wall_ms']:.1f})" for each in medians.values()]
         limit = 1e3 / max(each["wall_ms"] for each in medians.values())
@@ -259,7 +266,7 @@ def growth_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator
     runs: dict[str, list[Numbers]] = {name: [] for name in cases}
     for _ in range(rounds):
         for into, (name, (_, own)) in zip(folders, cases.items(), strict=True):
-            runs[name].append(measure_apart(__file__, "whole", into, *settings, *own))
+            runs[name].append(measure_apart("benchmarks.stages", "whole", into, *settings, *own))
     yield from ("", "## Growth", "")
     yield "The whole pipeline; each row differs from the first in what it names."
     yield ""
@@ -279,7 +286,10 @@ def growth_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator
     yield "|--:|--:|--:|"
     for n_runs in (1, 2, 4):
         row = median(
-            [measure_apart(__file__, "at_once", folders[0], n_runs) for _ in range(rounds)]
+            [
+                measure_apart("benchmarks.stages", "at_once", folders[0], n_runs)
+                for _ in range(rounds)
+            ]
         )
         yield f"| {n_runs} | {1e3 / row['wall_ms']:.0f} | {row['cpu_ms']:.1f} |"
 

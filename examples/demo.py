@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 from skimage import data
 
-from fer_batch.ffmpeg import ffmpeg_path
+from fer_batch.media.ffmpeg import ffmpeg_path
 
 FPS = 25
 SHOTS = [

@@ -1,5 +1,5 @@
 """``python -m fer_batch``: the command line."""
 
-from fer_batch.cli import main
+from fer_batch.cli.main import main
 
 main()

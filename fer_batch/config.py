@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fer_batch.schema import ConfigError
+from fer_batch.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
 

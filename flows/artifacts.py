@@ -18,8 +18,8 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from fer_batch.markdown import code
-from fer_batch.sharding import SharedRun
+from fer_batch.distributed.shared_run import SharedRun
+from fer_batch.report.markdown import code
 
 MOST_FILES = 100
 MOST_PICTURES = 12

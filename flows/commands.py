@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 
-from fer_batch import supervise
+from fer_batch.distributed import supervisor
 
 NAMED = 20
 """Reasons to fail that the state of a run names."""
@@ -34,7 +34,7 @@ def run_command(
     cancelling stops it at once, and the system kills it when the flow run dies in any other way.
     """
     log = forwarding(log_level)
-    ended = supervise.run_command(arguments, timeout_s=timeout_s, on_log=log, on_output=log)
+    ended = supervisor.run_command(arguments, timeout_s=timeout_s, on_log=log, on_output=log)
     return Failed(message=f"{name}: {ended.said}") if ended.code else None
 
 

@@ -7,9 +7,9 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from fer_batch.cli_explain import METHODS
-from fer_batch.schema import EMOTIONS
-from fer_batch.urls import path_of
+from fer_batch.cli.explain import METHODS
+from fer_batch.emotions import EMOTIONS
+from fer_batch.storage.urls import path_of
 
 from .commands import finish, run_command
 from .fields import Device, Seconds

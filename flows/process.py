@@ -13,12 +13,12 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Failed
 
 from fer_batch import config as configuration
-from fer_batch import sharding
 from fer_batch.config import Config
-from fer_batch.plan import make_plan
-from fer_batch.schema import FerError
-from fer_batch.sharding import SharedRun
-from fer_batch.urls import path_of
+from fer_batch.distributed import shared_run
+from fer_batch.distributed.shared_run import SharedRun
+from fer_batch.errors import FerError
+from fer_batch.pipeline.plan import make_plan
+from fer_batch.storage.urls import path_of
 
 from .artifacts import publish
 from .commands import Level, finish, run_command
@@ -61,7 +61,7 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
         plan = left = make_plan([path_of(each) for each in inputs], out, settings, force=force)
         reasons: list[str] = []
         while not reasons and (left.todo or SharedRun.under_way(out)):
-            with sharding.take_part(
+            with shared_run.take_part(
                 left,
                 out,
                 force=force,
@@ -73,10 +73,10 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
                     call_workers(input=inputs, output=output, config=config, scale=scale)
                 reasons = do_shards(run, scale, log_level)
                 left = left.without(run.medias)
-        summary = sharding.summary(plan, out, began)
+        summary = shared_run.summary(plan, out, began)
         drawn = []
         if not summary.interrupted:
-            with sharding.drawing(out):
+            with shared_run.drawing(out):
                 drawn = _draw(out, annotate=annotate, report=report, timeout_s=scale.timeout_s)
     except FerError as error:
         return Failed(message=str(error))

@@ -13,10 +13,10 @@ from prefect.states import Failed
 from prefect.tasks import Task
 from pydantic_core import to_jsonable_python
 
-from fer_batch.schema import FerError, UnavailableError
-from fer_batch.sharding import SharedRun
-from fer_batch.supervise import do_shard
-from fer_batch.urls import path_of
+from fer_batch.distributed.shared_run import SharedRun
+from fer_batch.distributed.supervisor import do_shard
+from fer_batch.errors import FerError, UnavailableError
+from fer_batch.storage.urls import path_of
 
 from .artifacts import showing
 from .commands import Level, forwarding

@@ -8,12 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import clips
-import deployment
 import pytest
 import torch
 
-from fer_batch import urls
+from fer_batch.storage import urls
+from tests.support import clips, deployment
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder is talkative
 

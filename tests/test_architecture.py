@@ -1,40 +1,16 @@
-"""The levels of the library: a module imports strictly lower levels, and nothing runs at import."""
+"""What lint-imports cannot see: nothing runs at import, modules and functions stay short."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-LEVELS = [
-    {"__init__", "schema", "ffmpeg", "markdown", "memory", "stopwatch"},
-    {"config", "networks.compact", "networks.gimefive", "networks.vgg", "sprites", "duplicates"}
-    | {"downloads", "figures", "urls"},
-    {"card", "networks", "media", "tables", "track", "augment", "decode.index", "ribbon", "blur"}
-    | {"cache", "claims", "console", "parquet"}
-    | {"datasets.samples", "metrics", "training_log", "networks.retinaface"},
-    {"weights", "store", "crop", "detectors.haar", "detectors.yunet", "draw", "encode"}
-    | {"datasets.files", "plots", "recipe", "detectors.retinaface"}
-    | {"decode.demux", "decode.images", "decode.parts", "decode.segments"},
-    {"decode.video", "detectors", "classify", "timeline", "explain", "regions"}
-    | {"datasets.disfa", "datasets.fer", "datasets.folders", "datasets.rafdb", "learner"},
-    {"decode.reader", "plan", "datasets.ckplus", "heat", "moments"}
-    | {"faithfulness", "explain_plots", "timeline_plots"},
-    {"decode", "annotation", "datasets", "lanes", "mosaic", "manifest"},
-    {"finding", "reading", "collect", "pictures", "action_units", "layers"},
-    {"pipeline", "render", "train", "evaluate", "inventory"} | {"explain_faces", "pieces"},
-    {"sweep", "sheets", "explain_report", "report", "sharding"},
-    {"cli_explain", "cli_models", "cli_render", "shard_results"},
-    {"shard_work", "supervise"},
-    {"cli"},
-    {"__main__"},
-]
-LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
+from tests.support import ROOT
+
 MODULES = sorted(
     path.relative_to(ROOT / "fer_batch").with_suffix("").as_posix().replace("/", ".")
     for path in (ROOT / "fer_batch").rglob("*.py")
 )
-PLACEMENT = {module: module.removesuffix(".__init__") for module in MODULES}
 
 
 def imports(path: Path) -> set[str]:
@@ -50,20 +26,6 @@ def imports(path: Path) -> set[str]:
 
 def source(module: str) -> Path:
     return ROOT / "fer_batch" / f"{module.replace('.', '/')}.py"
-
-
-def test_every_module_has_a_level() -> None:
-    assert set(PLACEMENT.values()) == set(LEVEL)
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_module_imports_only_lower_levels(module: str) -> None:
-    level = LEVEL[PLACEMENT[module]]
-    own = {
-        name.removeprefix("fer_batch.") for name in imports(source(module)) if "fer_batch." in name
-    }
-    used = {name for name in own if name in LEVEL}
-    assert {name: LEVEL[name] for name in used if LEVEL[name] >= level} == {}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fer_batch.config import Config, dump, load, result_hash
-from fer_batch.schema import ConfigError
+from fer_batch.errors import ConfigError
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "default.yaml"
 

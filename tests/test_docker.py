@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
+
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 UNITS = sorted((ROOT / "systemd").glob("*.service"))
 COMPOSE = ["-f", "docker/compose.yaml", "-f", "docker/compose.gpu.yaml"]

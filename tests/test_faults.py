@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from clips import clip
-from cluster import HUB, KILLS, POSTGRES, Cluster, database, hosts, plug
 from PIL import Image
-from portraits import SETTINGS, portrait, portraits
 
-from fer_batch import pipeline, timeline, urls
 from fer_batch.config import load
-from fer_batch.plan import make_plan
-from fer_batch.schema import StoreDiskFullError
-from fer_batch.sharding import SharedRun, take_part
-from fer_batch.supervise import do_shard
+from fer_batch.distributed.shared_run import SharedRun, take_part
+from fer_batch.distributed.supervisor import do_shard
+from fer_batch.errors import StoreDiskFullError
+from fer_batch.pipeline import process as pipeline
+from fer_batch.pipeline.plan import make_plan
+from fer_batch.results import timeline
+from fer_batch.storage import urls
+from tests.support.clips import clip
+from tests.support.cluster import HUB, KILLS, POSTGRES, Cluster, database, hosts, plug
+from tests.support.portraits import SETTINGS, portrait, portraits
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
 

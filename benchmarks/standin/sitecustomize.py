@@ -17,10 +17,9 @@ BEGAN = time.time()
 
 def sleep_and_commit(out: Path, number: int, generation: int, end: float) -> None:
     """All that a process does for a shard, but the work."""
-    from results import CARD, row
-
-    from fer_batch import store
-    from fer_batch.sharding import SharedRun
+    from fer_batch.distributed.shared_run import SharedRun
+    from fer_batch.results import store
+    from tests.support.results import CARD, row
 
     run = SharedRun.under_way(out)
     with store.lock(out, shared=True):

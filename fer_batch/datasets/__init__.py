@@ -10,7 +10,7 @@ from fer_batch.datasets.fer import fer2013, ferplus
 from fer_batch.datasets.folders import folders, table, tfeid
 from fer_batch.datasets.rafdb import rafdb, rafdb_flat
 from fer_batch.datasets.samples import SPLITS, DatasetError, Samples, Split
-from fer_batch.schema import ConfigError
+from fer_batch.errors import ConfigError
 
 __all__ = ["READERS", "SPLITS", "DatasetError", "Samples", "Split", "read_samples"]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from fer_batch.datasets.files import files_in, table_rows
 from fer_batch.datasets.samples import DatasetError, Samples, Split, demand, from_files, one_hot
-from fer_batch.schema import EMOTIONS, LABEL_SETS, Bytes, Floats
+from fer_batch.emotions import EMOTIONS, LABEL_SETS
+from fer_batch.records import Bytes, Floats
 
 USAGE: dict[Split, str] = {"train": "Training", "valid": "PublicTest", "test": "PrivateTest"}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fer_batch.datasets.samples import DatasetError
-from fer_batch.schema import EMOTIONS
+from fer_batch.emotions import EMOTIONS
 
 ALIASES = {
     **{emotion: emotion for emotion in EMOTIONS},

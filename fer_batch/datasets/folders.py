@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fer_batch.datasets.files import emotion_named, files_in, table_rows, visible
 from fer_batch.datasets.samples import DatasetError, Labelled, Samples, Split, select
-from fer_batch.schema import EMOTIONS
+from fer_batch.emotions import EMOTIONS
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fer_batch.datasets.files import emotion_named, files_in, table_rows
 from fer_batch.datasets.samples import DatasetError, Labelled, Samples, Split, select
-from fer_batch.schema import LABEL_SETS
+from fer_batch.emotions import LABEL_SETS
 
 OFFICIAL_CODES = {
     "1": "surprise",

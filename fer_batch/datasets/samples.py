@@ -15,7 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from fer_batch.schema import EMOTIONS, Bytes, FerError, Floats
+from fer_batch.emotions import EMOTIONS
+from fer_batch.errors import FerError
+from fer_batch.records import Bytes, Floats
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")

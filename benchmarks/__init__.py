@@ -1,0 +1,1 @@
+"""Measurements of speed, memory and accuracy; each writes a page of docs/."""

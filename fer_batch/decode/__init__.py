@@ -1,7 +1,0 @@
-"""Files -> frames: the one door is `FrameReader`."""
-
-from __future__ import annotations
-
-from fer_batch.decode.reader import FrameReader
-
-__all__ = ["FrameReader"]

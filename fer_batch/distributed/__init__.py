@@ -1,0 +1,1 @@
+"""One run shared by many processes and machines."""

@@ -1,0 +1,1 @@
+"""Classifiers measured on labelled pictures and videos."""

@@ -1,0 +1,1 @@
+"""Why a classifier sees an emotion: maps, their worth, pages."""

@@ -1,0 +1,1 @@
+"""Faces in frames: detected, tracked, cut out."""

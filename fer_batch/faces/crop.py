@@ -1,0 +1,170 @@
+"""Boxes or points -> the square grey crops that a network takes."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+from cv2.typing import MatLike
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fer_batch.config import Detector
+from fer_batch.errors import ConfigError
+from fer_batch.models.card import ModelCard
+from fer_batch.records import Bytes, Faces, Floats, Frames
+
+Positions = NDArray[np.complex128]
+"""x + iy, so that one product turns and scales."""
+
+TEMPLATE_PX = (
+    (38.2946, 73.5318, 56.0252, 41.5493, 70.7299),
+    (51.6963, 51.5014, 71.7366, 92.3655, 92.2041),
+)
+"""ArcFace's five points (Deng et al., 2019): columns and rows in a crop of 112x112 pixels."""
+
+
+def check_crop(card: ModelCard, detector: Detector) -> None:
+    """See that the detector gives what the card's crops are cut by.
+
+    Raises:
+        ConfigError: The card wants points and the detector gives none.
+    """
+    if card.crop == "points" and detector.name == "haar":
+        raise ConfigError(
+            f"{card.name} takes faces aligned by five points and detector.name={detector.name} "
+            "gives boxes only: set detector.name to retinaface or yunet, or take other weights"
+        )
+
+
+def crop(frames: Frames, faces: Faces, card: ModelCard) -> Tensor:
+    """Cut every face out of its full-size frame and prepare it as the card says.
+
+    By box: a box becomes a square around its centre, widened by the card's margin. By points: the
+    square is turned, scaled and shifted so that the face's points lie closest to the template's
+    (least squares); a face whose points contradict its box is cut by its box. Where a square leaves
+    the frame, the frame's edge is repeated. Only the faces' own pixels are converted, and only the
+    crops travel to the device, so the cost does not grow with the size of the frame.
+
+    Args:
+        frames: Upright pictures.
+        faces: M faces; ``frame_row`` points into `frames`.
+        card: How to cut; size, channels, margin, mean and std of the crops.
+
+    Returns:
+        (M, C, S, S) float32 on the CPU, normalised.
+
+    Raises:
+        ValueError: The card wants points and the faces have none.
+    """
+    side = card.input_size_px
+    grey = np.empty((len(faces), side, side), np.uint8)
+    centre, edge = _align(faces, card)
+    for row, (frame_row, box) in enumerate(zip(faces.frame_row, faces.box_px, strict=True)):
+        frame = frames[int(frame_row)]
+        if np.isnan(edge[row]):
+            grey[row] = _square(frame, box, card.crop_margin, side)
+        else:
+            grey[row] = _turned_square(frame, centre[row], edge[row], side)
+    return normalise(grey, card)
+
+
+def squares(faces: Faces, card: ModelCard) -> tuple[Positions, Positions]:
+    """Where `crop` cuts the faces out.
+
+    Returns:
+        Centre (M,) of each square in its frame, and the way (M,) along the first row of its crop;
+        both x + iy in pixels.
+
+    Raises:
+        ValueError: The card wants points and the faces have none.
+    """
+    centre, edge = _align(faces, card)
+    for row in np.flatnonzero(np.isnan(edge)):
+        left, top, size = _box_square(faces.box_px[row], card.crop_margin)
+        centre[row], edge[row] = complex(left + size / 2, top + size / 2), size
+    return centre, edge
+
+
+def normalise(grey: Bytes, card: ModelCard) -> Tensor:
+    """Grey faces (M, S, S) uint8 to what the card's network takes: (M, C, S, S) float32."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (card.mean, card.std))
+    return (torch.from_numpy(grey)[:, None] / 255 - mean) / std
+
+
+def _square(frame: Bytes, box: Floats, margin: float, side: int) -> Bytes:
+    height, width = frame.shape[:2]
+    left, top, size = _box_square(box, margin)
+    right, bottom = left + size, top + size
+    grey, _ = _grey(frame, left, top, right, bottom)
+    beyond = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
+    return _resize(cv2.copyMakeBorder(grey, *beyond, cv2.BORDER_REPLICATE), side)
+
+
+def _box_square(box: Floats, margin: float) -> tuple[int, int, int]:
+    """Left and upper edge, and side, of the square that is cut by a box."""
+    x1, y1, x2, y2 = (float(edge) for edge in box)
+    size = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
+    return round((x1 + x2 - size) / 2), round((y1 + y2 - size) / 2), size
+
+
+def _align(faces: Faces, card: ModelCard) -> tuple[Positions, Positions]:
+    """The squares of aligned faces: Umeyama's optimum (1991), which is one quotient in 2-D.
+
+    Returns:
+        Centre (M,) in the frame, and the way (M,) along the first row of the crop; NaN where the
+        box decides: all of them if the card says so, else those whose centre is not in the box or
+        whose size is not from half to twice that of the box.
+    """
+    if card.crop == "box":
+        return np.full(len(faces), np.nan, complex), np.full(len(faces), np.nan, complex)
+    if faces.points_px is None:
+        raise ValueError(f"{card.name} takes faces aligned by points, and these have none")
+    template = [1, 1j] @ ((np.array(TEMPLATE_PX) + 0.5) / 112 - 0.5)  # around its centre
+    with np.errstate(divide="ignore", invalid="ignore"):  # points that are one, or infinite
+        points = faces.points_px @ np.array([1, 1j])
+        middle = points.mean(axis=1)
+        spread = points - middle[:, None]
+        edge = (abs(spread) ** 2).sum(axis=1) / (spread.conj() @ (template - template.mean()))
+        centre = middle - edge * template.mean()
+    centre_px = np.stack([centre.real, centre.imag], axis=1)
+    first, last = faces.box_px[:, :2], faces.box_px[:, 2:]
+    size = (last - first).max(axis=1)
+    agrees = ((first <= centre_px) & (centre_px <= last)).all(axis=1)
+    agrees &= (abs(edge) >= size / 2) & (abs(edge) <= size * 2)
+    return centre, np.where(agrees, edge * (1 + 2 * card.crop_margin), np.nan)
+
+
+def _turned_square(frame: Bytes, centre: complex, edge: complex, side: int) -> Bytes:
+    corners = centre + edge * np.array([-1 - 1j, 1 - 1j, -1 + 1j, 1 + 1j]) / 2
+    left, top = math.floor(corners.real.min()) - 1, math.floor(corners.imag.min()) - 1
+    right, bottom = math.floor(corners.real.max()) + 2, math.floor(corners.imag.max()) + 2
+    grey, origin = _grey(frame, left, top, right, bottom)
+    fine = side * max(1, math.ceil(abs(edge) / side))  # enough to skip no pixel of the frame
+    step = edge / fine
+    start = corners[0] - origin + (step - 1) * (0.5 + 0.5j)
+    turned = cv2.warpAffine(
+        grey,
+        np.array([[step.real, -step.imag, start.real], [step.imag, step.real, start.imag]]),
+        (fine, fine),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return _resize(turned, side)
+
+
+def _grey(frame: Bytes, left: int, top: int, right: int, bottom: int) -> tuple[Bytes, complex]:
+    """The part of a frame that lies in a rectangle, at least a pixel, and where it begins."""
+    height, width = frame.shape[:2]
+    x, y = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+    inside = frame[y : min(max(bottom, 1), height), x : min(max(right, 1), width)]
+    grey = cv2.cvtColor(inside, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+    return grey, complex(x, y)
+
+
+def _resize(grey: MatLike, side: int) -> Bytes:
+    shrinks = grey.shape[0] > side
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(grey, (side, side), interpolation=interpolation).astype(np.uint8, copy=False)

@@ -1,0 +1,174 @@
+"""Faces of consecutive frames -> track ids, and the cuts that end all tracks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from fer_batch.config import Track
+from fer_batch.records import Bools, Bytes, Faces, Floats, Ints, Seconds
+
+
+@dataclass(slots=True)
+class _Track:
+    track_id: int
+    box_px: Floats
+    velocity: Floats
+    """Pixels per second, of the box's centre."""
+    seen_s: float
+    seen_frame: int
+
+    def expected(self, pts_s: float) -> Floats:
+        return self.box_px + np.tile(self.velocity, 2) * np.float32(pts_s - self.seen_s)
+
+
+class Tracker:
+    """Gives the faces of one video their track ids.
+
+    What can be relied on:
+
+    - Two faces of one frame never have the same id, and an id is never used again in its video.
+    - A face continues the track whose expected box (the last one, moved on at its last speed) it
+      overlaps most, by at least `Track.min_iou`; pairs are taken from the largest overlap down.
+    - A track survives frames without its face up to `Track.max_gap_s`; a track that had a face in
+      the frame before always survives, however far apart the frames are.
+    - A cut ends all tracks.
+    - The ids do not depend on how frames are grouped into chunks.
+    """
+
+    def __init__(self, config: Track) -> None:
+        self._config = config
+        self._tracks: list[_Track] = []
+        self._next_id = 0
+        self._frame = 0
+
+    def update(self, faces: Faces, pts_s: Seconds, is_cut: Bools) -> Ints:
+        """Track ids (M,) int64 of the faces of the next N frames.
+
+        Args:
+            faces: Of these frames, ordered by frame.
+            pts_s: (N,) time of each frame.
+            is_cut: (N,) True where the frame does not continue the one before.
+        """
+        ids = np.empty(len(faces), np.int64)
+        bounds = np.searchsorted(faces.frame_row, np.arange(len(pts_s) + 1))
+        for row, (start, stop) in enumerate(pairwise(bounds)):
+            if is_cut[row]:
+                self._tracks.clear()
+            ids[start:stop] = self._update_frame(faces.box_px[start:stop], float(pts_s[row]))
+        return ids
+
+    def shift(self, ids: Ints, pts_s: float) -> Floats:
+        """How far tracks should have moved by a time since each was last seen.
+
+        Args:
+            ids: (M,) int64 of the frame that `update` saw last.
+            pts_s: Time in seconds.
+
+        Returns:
+            (M, 2) float32 in pixels, at each track's last speed.
+        """
+        tracks = {track.track_id: track for track in self._tracks}
+        return np.array(
+            [
+                tracks[track_id].velocity * (pts_s - tracks[track_id].seen_s)
+                for track_id in ids.tolist()
+            ],
+            np.float32,
+        ).reshape(-1, 2)
+
+    def _update_frame(self, boxes: Floats, pts_s: float) -> list[int]:
+        self._frame += 1
+        self._tracks = [
+            track
+            for track in self._tracks
+            if track.seen_frame == self._frame - 1 or pts_s - track.seen_s <= self._config.max_gap_s
+        ]
+        found: dict[int, _Track] = {}
+        if self._tracks and len(boxes):
+            expected = np.stack([track.expected(pts_s) for track in self._tracks])
+            overlap = iou(boxes, expected)
+            while overlap.max() >= self._config.min_iou:
+                face, index = np.unravel_index(overlap.argmax(), overlap.shape)
+                overlap[face, :] = overlap[:, index] = -1
+                found[int(face)] = self._tracks[int(index)]
+        return [self._see(found.get(face), box, pts_s) for face, box in enumerate(boxes)]
+
+    def _see(self, track: _Track | None, box: Floats, pts_s: float) -> int:
+        if track is None:
+            track = _Track(self._next_id, box, np.zeros(2, np.float32), pts_s, self._frame)
+            self._next_id += 1
+            self._tracks.append(track)
+            return track.track_id
+        elapsed = pts_s - track.seen_s
+        if elapsed > 0:
+            moved = (box - track.box_px).reshape(2, 2).mean(axis=0) / np.float32(elapsed)
+            track.velocity = (track.velocity + moved) / 2
+        track.box_px, track.seen_s, track.seen_frame = box, pts_s, self._frame
+        return track.track_id
+
+
+class CutDetector:
+    """Finds the frames of one video that do not continue the frame before.
+
+    The change between two frames is the mean difference of their brightness histograms over a grid
+    of regions, in [0, 1]: it ignores small movements and grain, which plain differences do not.
+    """
+
+    GRID = 4
+    BINS = 16
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self.first: Floats | None = None
+        """Histograms of the first frame that was seen, (GRID * GRID, BINS)."""
+        self.last: Floats | None = None
+        """Those of the last."""
+        self.found: list[int] = []
+        """Frames that begin a new shot, counted from the first that was seen."""
+        self._n_frames = 0
+
+    def update(self, rgb: Bytes) -> Bools:
+        """True (N,) for each of the next frames (N, H, W, 3) uint8 that begins a new shot."""
+        histograms = np.stack([self._histogram(frame) for frame in rgb])
+        if self.first is None or self.last is None:
+            self.first = self.last = histograms[0]
+        before = np.concatenate([self.last[None], histograms[:-1]])
+        self.last = histograms[-1]
+        is_cut = self.is_cut(before, histograms)
+        self.found += (self._n_frames + np.flatnonzero(is_cut)).tolist()
+        self._n_frames += len(rgb)
+        return is_cut
+
+    def is_cut(self, before: Floats, after: Floats) -> Bools:
+        """True (N,) where frames do not continue others, by the (N, ...) histograms of both."""
+        change = np.abs(after - before).sum(axis=-1) / 2
+        cuts: Bools = change.mean(axis=-1) > self._threshold
+        return cuts
+
+    def _histogram(self, frame: Bytes) -> Floats:
+        """(GRID * GRID, BINS) float32, each row sums to 1."""
+        step = max(1, min(frame.shape[:2]) // 64)
+        grey = frame[::step, ::step, 1] // (256 // self.BINS)
+        rows = np.arange(grey.shape[0]) * self.GRID // grey.shape[0]
+        columns = np.arange(grey.shape[1]) * self.GRID // grey.shape[1]
+        region = rows[:, None] * self.GRID + columns
+        counts = np.bincount(
+            (region * self.BINS + grey).ravel(), minlength=self.GRID**2 * self.BINS
+        )
+        counts = counts.reshape(-1, self.BINS)
+        shares: Floats = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype("f4")
+        return shares
+
+
+def iou(a: Floats, b: Floats) -> Floats:
+    """Intersection over union (M, K) of each box of `a` (M, 4) with each of `b` (K, 4)."""
+    corner = np.maximum(a[:, None, :2], b[None, :, :2])
+    opposite = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.clip(opposite - corner, 0, None).prod(axis=-1)
+    area_a, area_b = ((box[:, 2:] - box[:, :2]).prod(axis=-1) for box in (a, b))
+    total = area_a[:, None] + area_b[None] - shared
+    overlap: Floats = np.divide(shared, total, out=np.zeros_like(total), where=total > 0)
+    return overlap

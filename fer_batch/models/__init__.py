@@ -1,0 +1,1 @@
+"""Emotion classifiers: networks, weights with their cards, inference."""

@@ -1,0 +1,1 @@
+"""From files to tables: what to do, readers, detection, classification, commit."""

@@ -1,0 +1,153 @@
+"""Results of many files at once -> the parts of the store, each committed when it is complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fer_batch.faces.tracking import CutDetector
+from fer_batch.pipeline.manifest import media_row
+from fer_batch.pipeline.plan import Plan
+from fer_batch.records import ChunkResult, DecodeReport, MediaFile, MediaInfo, MediaRow
+from fer_batch.results import store
+
+IMAGE_PART_S = 300.0
+"""Still images of a run are committed at least this often."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ending:
+    """What is known of a file after its last chunk."""
+
+    file: MediaFile
+    info: MediaInfo | None
+    """None when the file could not be opened."""
+    outcome: DecodeReport | Exception
+    n_faces: int
+    seconds: float
+    """Wall time from opening the file to its last row."""
+    cuts: CutDetector
+    """What it saw of the file."""
+
+    def row(self, plan: Plan) -> MediaRow:
+        """The media row of the file."""
+        return media_row(
+            self.file,
+            self.info,
+            self.outcome,
+            plan=plan,
+            n_faces=self.n_faces,
+            seconds=self.seconds,
+        )
+
+
+class Results(Protocol):
+    """Where the results of files go: `Collector`, or what keeps pieces."""
+
+    def append(self, file: MediaFile, result: ChunkResult) -> None:
+        """Add the rows of one chunk of a file that is not finished yet."""
+
+    def finish(self, ending: Ending) -> MediaRow:
+        """Add a file's media row, after its last chunk; returns it."""
+
+    def close(self) -> None:
+        """Commit what is finished."""
+
+
+class Collector:
+    """Writes each video into a part of its own and still images together into large ones.
+
+    A video is committed when it is finished. Images are committed when a part is full, when the
+    last commit was `IMAGE_PART_S` ago, and by `close`. Leaving the ``with`` block without `close`
+    gives up what is not committed.
+
+    Args:
+        out: Output folder.
+        plan: The work.
+        image_part_s: How long finished images may wait.
+        before_commit: Called before every commit; what it raises prevents it.
+
+    Raises:
+        StoreError: From any method, when the output cannot be written.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        *,
+        image_part_s: float = IMAGE_PART_S,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._out = out
+        self._plan = plan
+        self._image_part_s = image_part_s
+        self._before_commit = before_commit
+        self._images_left = {file.media: None for file in plan.todo if file.kind == "image"}
+        self._image_results: dict[str, list[ChunkResult]] = {}
+        self._images: store.PartWriter | None = None
+        self._n_images = 0
+        self._committed_at = time.monotonic()
+        self._videos: dict[str, store.PartWriter] = {}
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in [*self._videos.values(), *([self._images] if self._images else [])]:
+            writer.abort()
+
+    def append(self, file: MediaFile, result: ChunkResult) -> None:
+        """Add the rows of one chunk of a file that is not finished yet."""
+        if file.kind == "image":
+            self._image_results.setdefault(file.media, []).append(result)
+        else:
+            self._video(file).append(result)
+
+    def finish(self, ending: Ending) -> MediaRow:
+        """Add a file's media row, after its last chunk; returns it."""
+        file, row = ending.file, ending.row(self._plan)
+        if file.kind == "image":
+            self._finish_image(file, row)
+        else:
+            writer = self._video(file)
+            writer.finish(row)
+            writer.commit(self._before_commit)
+            del self._videos[file.media]
+        return row
+
+    def close(self) -> None:
+        """Commit the images that are finished."""
+        if self._images:
+            self._images.commit(self._before_commit)
+            self._images = None
+        self._n_images = 0
+        self._committed_at = time.monotonic()
+
+    def _finish_image(self, file: MediaFile, row: MediaRow) -> None:
+        if self._images is None:
+            self._images = self._writer(list(self._images_left))
+        for result in self._image_results.pop(file.media, []):
+            self._images.append(result)
+        self._images.finish(row)
+        del self._images_left[file.media]
+        self._n_images += 1
+        age_s = time.monotonic() - self._committed_at
+        if self._n_images == store.IMAGES_PER_PART or age_s > self._image_part_s:
+            self.close()
+
+    def _video(self, file: MediaFile) -> store.PartWriter:
+        if file.media not in self._videos:
+            self._videos[file.media] = self._writer([file.media])
+        return self._videos[file.media]
+
+    def _writer(self, medias: Sequence[str]) -> store.PartWriter:
+        return store.PartWriter(
+            self._out,
+            store.part_id(medias),
+            config_hash=self._plan.config_hash,
+            model_card_json=self._plan.card.model_dump_json(),
+        )

@@ -1,0 +1,81 @@
+"""What a run has to do: discovery against what the output already holds. Loads no network."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fer_batch.config import Config, result_hash
+from fer_batch.errors import MediaError
+from fer_batch.faces.detectors import weights_sha256
+from fer_batch.media import discovery
+from fer_batch.models.card import ModelCard, find_weights, read_card
+from fer_batch.records import MediaFile
+from fer_batch.results import store
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The work of one run."""
+
+    todo: tuple[MediaFile, ...]
+    """Files that are new, changed, or failed last time; still images first, then by path."""
+    n_done: int
+    """Files found whose rows are already there."""
+    config: Config
+    config_hash: str
+    detector_sha256: str
+    """Of the detector's weight file; empty where it has none."""
+    weights: Path
+    card: ModelCard
+
+    def without(self, medias: Collection[str]) -> Plan:
+        """What is left to do when these files are done."""
+        return replace(self, todo=tuple(file for file in self.todo if file.media not in medias))
+
+
+def make_plan(inputs: Sequence[Path], out: Path, config: Config, *, force: bool = False) -> Plan:
+    """Find the files of a run and tell which still need work.
+
+    Args:
+        inputs: Files and folders, searched recursively.
+        out: Output folder; it need not exist.
+        config: What to do with the files.
+        force: Also the files that are done.
+
+    Raises:
+        MediaError: An input is missing or holds no media.
+        StoreError: The output belongs to other files.
+        WeightsError: The classifier's weights or their card are missing.
+    """
+    files = discovery.find(inputs)
+    if not files:
+        raise MediaError(f"no videos or images in {', '.join(map(str, inputs))}", inputs[0])
+    plan = plan_for(files, config)
+    todo = files if force else store.pending(files, out, config_hash=plan.config_hash)
+    return replace(
+        plan,
+        todo=tuple(sorted(todo, key=lambda file: (file.kind != "image", file.media))),
+        n_done=len(files) - len(todo),
+    )
+
+
+def plan_for(files: Sequence[MediaFile], config: Config) -> Plan:
+    """A plan to do all of these files.
+
+    Raises:
+        WeightsError: The classifier's weights or their card are missing.
+    """
+    weights = find_weights(config.classifier.weights)
+    card = read_card(weights)
+    detector_sha256 = weights_sha256(config.detector)
+    return Plan(
+        todo=tuple(files),
+        n_done=0,
+        config=config,
+        config_hash=result_hash(config, card.sha256, detector_sha256),
+        detector_sha256=detector_sha256,
+        weights=weights,
+        card=card,
+    )

@@ -1,0 +1,253 @@
+"""Files behind URLs (``s3://bucket/videos``), used as local ones are.
+
+A local path is a plain `pathlib.Path`. A URL is a `UPath`, which has the same methods: annotations
+say Path for both. What differs is here: a URL has no folders to make, no rename and no locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from fer_batch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+TEMPORARY = ".{}.fer-batch-tmp"
+"""Name of a file that is not complete. Readers of Parquet folders skip names that begin with a dot;
+the ending makes them surely ours."""
+
+_ADVICE = {
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "EndpointConnectionError": "see that the server is there, and AWS_ENDPOINT_URL right",
+    "FileNotFoundError": "there is no such file or bucket",
+    "PermissionError": "the credentials in use do not allow it",
+}
+"""What to do about an error, by the name of its class."""
+_MODIFIED = ("LastModified", "mtime", "last_modified", "updated", "created")
+"""Under which file systems tell the time of the last change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file in a listing."""
+
+    name: str
+    """Below what was listed; empty where that is the file."""
+    size_bytes: int
+    mtime_ns: int
+    """Whole seconds: what object stores tell alike in a listing and of a single object."""
+
+
+def path_of(place: Path | str) -> Path:
+    """A local path, or a URL to be used like one; ``file://`` is a local path.
+
+    Raises:
+        ConfigError: The protocol is not known, or its package is missing.
+    """
+    if isinstance(place, Path) or "://" not in str(place):
+        return Path(place)
+    from upath import UPath
+
+    protocol = str(place).partition("://")[0]
+    try:
+        # Listings that were kept would not show what other processes write.
+        url = UPath(place, use_listings_cache=False)
+        if url.protocol in ("file", "local"):
+            return Path(url.path)
+        _ = url.fs
+    except ValueError as error:
+        raise ConfigError(f"{place}: there is no protocol {protocol}://") from error
+    except ImportError as error:
+        package = "'fer-batch[s3]'" if protocol == "s3" else "the package that it names"
+        raise ConfigError(f"{place}: {error}: pip install {package}") from error
+    return cast(Path, url)
+
+
+def is_url(path: Path) -> bool:
+    """Whether a path is no local one."""
+    return not isinstance(path, Path)
+
+
+def join(root: str, name: str) -> Path:
+    """The path of a name below a root, as tables hold them."""
+    return path_of(f"{root}/{name}") if "://" in root else Path(root, name)
+
+
+def listing(url: Path) -> list[Entry]:
+    """All files at or below a URL, with few requests; none where nothing is there.
+
+    Raises:
+        failures: It cannot be listed.
+    """
+    fs, base = _parts(url)
+    return [
+        Entry(key.removeprefix(base).removeprefix("/"), info["size"], _mtime_ns(info))
+        for key, info in fs.find(base, detail=True).items()
+        if info["type"] == "file" and not key.endswith("/")  # these stand for empty folders
+    ]
+
+
+def names(folder: Path) -> list[str]:
+    """Names of what lies in a folder, without a path for each; none where it is missing."""
+    with contextlib.suppress(FileNotFoundError):
+        if not is_url(folder):
+            return os.listdir(folder)  # noqa: PTH208 - five times as fast as paths
+        fs, base = _parts(folder)
+        return [key.rstrip("/").rpartition("/")[2] for key in fs.ls(base, detail=False)]
+    return []
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns; of a URL as `listing` has them.
+
+    Raises:
+        failures: It is not there, or cannot be reached.
+    """
+    if is_url(path):
+        fs, key = _parts(path)
+        info = fs.info(key)
+        return info["size"], _mtime_ns(info)
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def download(url: Path, target: Path, go_on: Callable[[], bool]) -> None:
+    """Fetch a file as a whole, as long as `go_on` says so.
+
+    Raises:
+        failures: It cannot be fetched.
+        InterruptedError: `go_on` said no.
+    """
+    from fsspec.callbacks import Callback
+
+    class Watch(Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            if not go_on():
+                raise InterruptedError("given up")
+
+    fs, key = _parts(url)
+    fs.get_file(key, str(target), callback=Watch())
+
+
+def contents(path: Path) -> Path | io.BytesIO:
+    """What a reader of whole files takes: a local path, or the bytes behind a URL."""
+    return io.BytesIO(read(path)) if is_url(path) else path
+
+
+def read(path: Path) -> bytes:
+    """A whole file; behind a URL in one request, so that it may be rewritten meanwhile."""
+    if not is_url(path):
+        return path.read_bytes()
+    fs, key = _parts(path)
+    content: bytes = fs.cat_file(key)
+    return content
+
+
+def temporary_for(path: Path) -> Path:
+    """Where one writer puts a new file before `publish`: beside it, or for a URL on this disk."""
+    if not is_url(path):
+        return path.with_name(TEMPORARY.format(uuid.uuid4().hex))
+    descriptor, name = tempfile.mkstemp(prefix="fer-batch-", suffix=path.suffix)
+    os.close(descriptor)
+    return Path(name)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Put a complete file in its place, all at once, and the folder's new state on the disk."""
+    if is_url(path):
+        fs, key = _parts(path)
+        fs.put_file(str(temporary), key)
+        temporary.unlink()
+        return
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def make_folder(path: Path) -> None:
+    """Make a local folder; a URL needs none."""
+    if not is_url(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all that is in it, if it is there."""
+    if is_url(path):
+        fs, key = _parts(path)
+        if fs.exists(key):
+            fs.rm(key, recursive=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def local_folder(path: Path) -> Iterator[Path]:
+    """The folder itself; for a URL one on this disk, whose files are put in place at the end."""
+    if not is_url(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="fer-batch-") as name:
+        yield Path(name)
+        fs, key = _parts(path)
+        for file in Path(name).rglob("*"):
+            if file.is_file():
+                fs.put_file(str(file), f"{key}/{file.relative_to(name).as_posix()}")
+
+
+@contextlib.contextmanager
+def flocked(path: Path, how: int) -> Iterator[None]:
+    """Hold a lock file, made where it is missing; behind a URL nothing is held."""
+    if is_url(path):
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, how)
+        yield
+
+
+def arrow_source(path: Path) -> tuple[str, Any]:
+    """Path and file system as pyarrow's data sets take them."""
+    return _parts(path)[::-1] if is_url(path) else (str(path), None)
+
+
+def failures(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """These, and what reading and writing may raise: for S3 more than OSError."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError, *([botocore.BotoCoreError] if botocore else []), *others)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong in reading or writing, and what to do where that is known."""
+    advice = _ADVICE.get(type(error).__name__) if getattr(error, "errno", None) is None else None
+    return f"{str(error).rstrip('.')}: {advice}" if advice else str(error)
+
+
+def _parts(url: Path) -> tuple[Any, str]:
+    """The file system of a URL, and its path there."""
+    at = cast("UPath", url)
+    return at.fs, at.path.rstrip("/")
+
+
+def _mtime_ns(info: dict[str, Any]) -> int:
+    when = next((info[key] for key in _MODIFIED if info.get(key)), 0)
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    seconds = when.timestamp() if isinstance(when, datetime) else when
+    return int(seconds) * 1_000_000_000

@@ -1,0 +1,49 @@
+"""A tiny data set in FER2013's layout whose seven classes are easy to tell apart."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fer_batch.training.recipe import TrainConfig
+
+FOLDERS = ("happy", "surprise", "sad", "angry", "disgust", "fear", "neutral")
+"""In EMOTIONS order."""
+COUNTS = {"train": ("Training", 12), "valid": ("PublicTest", 4), "test": ("PrivateTest", 4)}
+
+
+def draw(label: int, rng: np.random.Generator) -> np.ndarray:
+    """A bright bar whose height tells the label, in so much noise that no two are alike.
+
+    Returns:
+        (16, 16) uint8.
+    """
+    pixels = rng.integers(0, 150, (16, 16))
+    pixels[2 * label : 2 * label + 3] += 100
+    return pixels.astype(np.uint8)
+
+
+def make_bars(root: Path) -> Path:
+    """Twelve training pictures of each class, and four for validation and for testing."""
+    rng = np.random.default_rng(0)
+    for split, (prefix, n) in COUNTS.items():
+        for label, name in enumerate(FOLDERS):
+            folder = root / ("train" if split == "train" else "test") / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(n):
+                Image.fromarray(draw(label, rng)).save(folder / f"{prefix}_{number}.png")
+    return root
+
+
+def bars_recipe(**changes: object) -> TrainConfig:
+    """A recipe that learns the bars in seconds."""
+    values = {
+        "name": "bars",
+        "dataset": "fer2013",
+        "input_size_px": 16,
+        "epochs": 6,
+        "batch_size": 14,
+        "learning_rate": 0.05,
+        "augment": {"rotate_deg": 0, "scale": 0, "shift": 0, "erase": 0},
+    }
+    return TrainConfig.model_validate(values | changes)

@@ -1,0 +1,120 @@
+"""Hand-made results of a run, for the tests of what is stored and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fer_batch.config import Config
+from fer_batch.emotions import EMOTIONS
+from fer_batch.records import ChunkResult, Faces, MediaRow
+from fer_batch.results import store
+
+CONFIG_HASH = "c0ffee"
+CARD = '{"name": "hand-made"}'
+
+
+def chunk(
+    media: str,
+    n_faces: Sequence[int],
+    *,
+    pts_s: Sequence[float] | None = None,
+    first: int = 0,
+    n_classes: int = 8,
+    seed: int = 0,
+) -> ChunkResult:
+    """A chunk with ``n_faces[i]`` random faces in frame i, every face with points and a track."""
+    rng = np.random.default_rng([seed, *media.encode()])
+    n, m = len(n_faces), sum(n_faces)
+    index = np.arange(first, first + n)
+    probs = np.full((m, len(EMOTIONS)), np.nan, np.float32)
+    probs[:, :n_classes] = rng.dirichlet(np.ones(n_classes), m)
+    return ChunkResult(
+        media=media,
+        frame_index=index,
+        pts_s=index / 25 if pts_s is None else np.array(pts_s, np.float64),
+        is_damaged=rng.random(n) < 0.3,
+        faces=Faces(
+            frame_row=np.repeat(np.arange(n), n_faces),
+            box_px=rng.random((m, 4), np.float32),
+            score=rng.random(m, np.float32),
+            points_px=rng.random((m, 5, 2), np.float32),
+        ),
+        track_id=np.concatenate([np.arange(0), *(np.arange(k) for k in n_faces)]),
+        probs=probs,
+    )
+
+
+def still(media: str, n_faces: int = 1, *, seed: int = 0) -> ChunkResult:
+    """The result of a still image, as a detector without points gives it."""
+    result = chunk(media, [n_faces], pts_s=[0.0], seed=seed)
+    faces = Faces(result.faces.frame_row, result.faces.box_px, result.faces.score)
+    return ChunkResult(
+        media, result.frame_index, result.pts_s, result.is_damaged, faces, None, result.probs
+    )
+
+
+def row(media: str, **changes: object) -> MediaRow:
+    """A media row; the kind follows the name."""
+    values: dict[str, object] = {
+        "media": media,
+        "root": "/data",
+        "kind": "video" if media.endswith(".mp4") else "image",
+        "status": "ok",
+        "error": None,
+        "size_bytes": 1000,
+        "mtime_ns": 1_700_000_000_000_000_001,
+        "subject": None,
+        "camera": None,
+        "width_px": 640,
+        "height_px": 360,
+        "rotation_deg": 0,
+        "frame_rate": "30000/1001",
+        "duration_s": 0.1,
+        "n_frames_container": 3,
+        "n_frames_decoded": 3,
+        "n_frames_damaged": 0,
+        "n_frames_missing": 0,
+        "n_faces": 3,
+        "decoder": "pyav",
+        "n_segments": 1,
+        "n_segments_fallback": 1,
+        "detector": "haar",
+        "model": "hand-made",
+        "config_hash": CONFIG_HASH,
+        "seconds": 0.5,
+    }
+    return MediaRow(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def write(out: Path, *results: ChunkResult, rows: Sequence[MediaRow] | None = None) -> None:
+    """Commit these chunks as one part; by default every file of them is ok."""
+    names = list(dict.fromkeys(result.media for result in results))
+    rows = [row(name) for name in names] if rows is None else rows
+    part = store.part_id([row.media for row in rows])
+    with store.PartWriter(out, part, config_hash=CONFIG_HASH, model_card_json=CARD) as writer:
+        for result in results:
+            writer.append(result)
+        for media_row in rows:
+            writer.finish(media_row)
+        writer.commit()
+
+
+def finish(out: Path) -> Path:
+    """Write run.json, as a run does in its end."""
+    out.mkdir(exist_ok=True)
+    (out / "media").mkdir(exist_ok=True)
+    run = {
+        "fer_batch": "1.2.3",
+        "began": "2026-01-02T03:04:05+00:00",
+        "ended": "2026-01-02T04:05:06+00:00",
+        "device": "cpu",
+        "config_hash": CONFIG_HASH,
+        "weights": {"name": "hand-made"},
+        "detector": {"name": "haar"},
+        "config": Config().model_dump(mode="json"),
+    }
+    store.write_run(out, run)
+    return out
