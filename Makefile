@@ -17,6 +17,7 @@ test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(PYTEST) 2
 
 slow: $(READY) ## the tests that take minutes: real servers, kills, a browser

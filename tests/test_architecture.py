@@ -13,24 +13,8 @@ MODULES = sorted(
 )
 
 
-def imports(path: Path) -> set[str]:
-    """Modules that a file imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{name.name}" for name in node.names} | {node.module}
-    return found
-
-
 def source(module: str) -> Path:
     return ROOT / "fer_batch" / f"{module.replace('.', '/')}.py"
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_library_does_not_know_prefect(module: str) -> None:
-    assert not any(name.split(".")[0] == "prefect" for name in imports(source(module)))
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "__main__"])

@@ -1,1 +1,1 @@
-"""Why a classifier sees an emotion: maps, their worth, pages."""
+"""Why a classifier sees an emotion: maps, how faithful they are, pages."""

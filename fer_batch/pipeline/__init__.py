@@ -1,1 +1,1 @@
-"""From files to tables: what to do, readers, detection, classification, commit."""
+"""From files to tables: plan, readers, detection, classification, commit."""

@@ -1,1 +1,1 @@
-"""What a run leaves for people: summary, timelines, contact sheets."""
+"""A run for people: summary, contact sheets, plots of its timelines."""

@@ -1,1 +1,1 @@
-"""The output folder of a run: tables, their safe writing, and reading with pandas."""
+"""The output folder of a run: tables, their safe writing, reading with pandas."""

@@ -1,1 +1,1 @@
-"""Paths and URLs as one kind of place, leases on shared work, and downloads."""
+"""Paths and URLs as one kind of place, claims on shared work, downloads."""

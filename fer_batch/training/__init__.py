@@ -1,1 +1,1 @@
-"""Training of classifiers, and sweeps over settings."""
+"""Classifiers trained, and many settings compared."""
