@@ -209,7 +209,7 @@ import sys
 from pathlib import Path
 from fer_batch.media import discovery
 from fer_batch.storage import urls
-from test_cache import KB, runtime, sizes_now, use
+from tests.media.test_cache import KB, runtime, sizes_now, use
 url, cache, first = sys.argv[1:]
 files = discovery.find([urls.path_of(url)])
 for step in range(24):
@@ -222,7 +222,7 @@ from pathlib import Path
 from fer_batch.media import discovery
 from fer_batch.storage import urls
 from fer_batch.media.cache import fetched
-from test_cache import runtime
+from tests.media.test_cache import runtime
 url, cache = sys.argv[1:]
 with fetched(discovery.find([urls.path_of(url)])[0], runtime(Path(cache), 150)):
     print("held", flush=True)

@@ -492,7 +492,7 @@ def test_a_kill_while_a_video_is_replaced_leaves_no_old_row_beside_new_faces(
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from test_store import NEW, process
+from tests.results.test_store import NEW, process
 step, real = int(sys.argv[2]), os.replace
 def replace(*args):
     global step

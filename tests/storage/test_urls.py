@@ -400,7 +400,7 @@ KILLED = """
 import os, signal, sys
 from fer_batch.pipeline import process as pipeline
 from fer_batch.storage import urls
-from test_urls import CONFIG
+from tests.storage.test_urls import CONFIG
 source, out, step = sys.argv[1:]
 left, real = int(step), urls.publish
 def publish(*where):
