@@ -185,7 +185,7 @@ class _Run:
         """``frame_index`` in the middle of what was looked at; 0 where nothing was."""
         if row.kind == "image":
             return 0
-        frames = store.read(self.out, "frames", medias=[row.media], columns=["frame_index"])
+        frames = store.read(self.out, "frames", media=[row.media], columns=["frame_index"])
         looked_at = frames["frame_index"].to_pylist() or [0]
         return int(looked_at[len(looked_at) // 2])
 
