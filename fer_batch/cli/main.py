@@ -17,6 +17,7 @@ from fer_batch import __version__
 from fer_batch.cli import explain as cli_explain
 from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
+from fer_batch.cli import schema as cli_schema
 from fer_batch.cli.console import interrupts, place, progress_bar
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     config.set_defaults(run=_config)
 
+    cli_schema.add_command(commands)
     cli_explain.add_commands(commands, spoken)
     cli_models.add_commands(commands, spoken)
     return parser
