@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-_PASSING = frozenset(
+_TRANSIENT = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
         *(errno.ECONNREFUSED, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN),
@@ -60,10 +60,10 @@ class UnavailableError(FerError):
     """A disk or network does not answer; the same may go well a little later."""
 
 
-def may_pass(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, is of a disk or network that may answer later."""
-    is_passing = isinstance(error, OSError) and error.errno in _PASSING
-    return error is not None and (is_passing or may_pass(error.__cause__))
+def is_transient(error: BaseException | None) -> bool:
+    """Whether an error, or its cause, is of a disk or network that may answer later."""
+    is_known = isinstance(error, OSError) and error.errno in _TRANSIENT
+    return error is not None and (is_known or is_transient(error.__cause__))
 
 
 class RenderError(FerError):

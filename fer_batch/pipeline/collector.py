@@ -144,10 +144,10 @@ class Collector:
             self._videos[file.media] = self._writer([file.media])
         return self._videos[file.media]
 
-    def _writer(self, medias: Sequence[str]) -> store.PartWriter:
+    def _writer(self, media: Sequence[str]) -> store.PartWriter:
         return store.PartWriter(
             self._out,
-            store.part_id(medias),
+            store.part_id(media),
             config_hash=self._plan.config_hash,
             model_card_json=self._plan.card.model_dump_json(),
         )

@@ -30,9 +30,9 @@ class Plan:
     weights: Path
     card: ModelCard
 
-    def without(self, medias: Collection[str]) -> Plan:
+    def without(self, media: Collection[str]) -> Plan:
         """What is left to do when these files are done."""
-        return replace(self, todo=tuple(file for file in self.todo if file.media not in medias))
+        return replace(self, todo=tuple(file for file in self.todo if file.media not in media))
 
 
 def make_plan(inputs: Sequence[Path], out: Path, config: Config, *, force: bool = False) -> Plan:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fer_batch.config import Config
 from fer_batch.emotions import EMOTIONS
-from fer_batch.errors import DetectorError, FerError, UnavailableError, may_pass
+from fer_batch.errors import DetectorError, FerError, UnavailableError, is_transient
 from fer_batch.faces.crop import crop
 from fer_batch.pipeline.collector import Collector, Ending, Results
 from fer_batch.pipeline.face_finder import FaceFinder, FileFaces, Found, Search
@@ -101,7 +101,7 @@ def work(
     plan: Plan,
     collector: Results,
     *,
-    is_patient: bool = False,
+    retry_transient: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     stop: threading.Event | None = None,
 ) -> Summary:
@@ -110,17 +110,17 @@ def work(
     Args:
         plan: The work; its configuration says how.
         collector: Takes the rows, and is closed when all is done.
-        is_patient: Raise when a file cannot be read now but may be later, instead of calling it
-            failed.
+        retry_transient: Raise if a file cannot be read now but perhaps later, so that the caller
+            can try again. Otherwise the file fails.
         on_progress: As for `process`.
         stop: As for `process`.
 
     Raises:
-        UnavailableError: With `is_patient`.
+        UnavailableError: Only with `retry_transient`.
         WeightsError, DetectorError, StoreError: As for `process`.
     """
     started = time.perf_counter()
-    run = _Run(plan, is_patient, on_progress)
+    run = _Run(plan, retry_transient, on_progress)
     if plan.todo:
         run.work(collector, stop or threading.Event())
         collector.close()
@@ -166,10 +166,10 @@ class _Run:
     """The loop over all files of one plan, and what it counts."""
 
     def __init__(
-        self, plan: Plan, is_patient: bool, on_progress: Callable[[Progress], None]
+        self, plan: Plan, retry_transient: bool, on_progress: Callable[[Progress], None]
     ) -> None:
         self._plan, self._config, self._on_progress = plan, plan.config, on_progress
-        self._is_patient = is_patient
+        self._retry_transient = retry_transient
         self._jobs: dict[str, _Job] = {}
         self._searches: deque[tuple[Sequence[Chunk | End], Search]] = deque()
         self._waiting: list[_Detected | End] = []
@@ -346,7 +346,11 @@ class _Run:
 
     def _finish(self, end: End) -> None:
         job = self._jobs.pop(end.file.media)
-        if self._is_patient and isinstance(end.outcome, Exception) and may_pass(end.outcome):
+        if (
+            self._retry_transient
+            and isinstance(end.outcome, Exception)
+            and is_transient(end.outcome)
+        ):
             raise UnavailableError(f"{end.file.media}: {end.outcome}")
         row = self._collector.finish(
             Ending(
