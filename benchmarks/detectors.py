@@ -25,7 +25,7 @@ from fer_batch.faces.detectors import Detector, build_detector
 from fer_batch.faces.tracking import iou
 from fer_batch.media import discovery
 from fer_batch.media.decode import FrameReader
-from fer_batch.pipeline.face_finder import FaceFinder, Found
+from fer_batch.pipeline.face_finder import FaceFinder, FoundFaces
 from fer_batch.pipeline.lanes import Pending
 from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Bytes, Faces, FrameChunk
@@ -96,11 +96,11 @@ def follow(settings: list[str], every: int, chunks: list[FrameChunk]) -> tuple[f
         config,
         Stopwatch(),
     )
-    file = finder.begin("video")
+    state = finder.begin("video")
     start = time.process_time()
-    found = [finder.find(finder.look([(file, chunk)]))[0] for chunk in chunks]
+    found = [finder.collect(finder.submit([(state, chunk)]))[0] for chunk in chunks]
     ms = 1e3 * (time.process_time() - start)
-    faces = [each.faces for each in found if isinstance(each, Found)]
+    faces = [each.faces for each in found if isinstance(each, FoundFaces)]
     return ms / sum(len(chunk.rgb) for chunk in chunks), faces
 
 
