@@ -34,16 +34,16 @@ class _Section(BaseModel):
 
 
 class Sampling(_Section):
-    """Which frames of a video are looked at."""
+    """Which frames of a video are used."""
 
     every: int = Field(1, ge=1)
-    """Keep every N-th frame."""
+    """Use every N-th frame."""
     fps: float | None = Field(None, gt=0)
-    """Keep at most this many frames per second, evenly in time; replaces `every`."""
+    """Use at most this many frames per second, evenly spaced in time, instead of every N-th."""
     start_s: float | None = Field(None, ge=0)
-    """Skip what is shown before this time, in seconds from the start of the video."""
+    """Leave out what is shown before this time, in seconds from the start of the video."""
     end_s: float | None = Field(None, gt=0)
-    """Skip what is shown at or after this time."""
+    """Leave out what is shown at or after this time, in seconds from the start of the video."""
 
     @model_validator(mode="after")
     def _check(self) -> Sampling:
@@ -55,18 +55,23 @@ class Sampling(_Section):
 
 
 class Decode(_Section):
-    """How files become frames."""
+    """How the frames of files are decoded."""
 
     decoder: Literal["auto", "decord", "pyav"] = "auto"
-    """auto: Decord, segment by segment, and PyAV for what Decord cannot do."""
+    """Which library decodes videos. auto uses Decord, and PyAV where Decord fails or is
+    slower. decord uses Decord alone: frames that it cannot decode are missing from the results.
+    pyav uses PyAV alone, which is best for files that may be damaged."""
     chunk_mb: float = Field(48, gt=0)
-    """Decoded pixels that travel together; at least one frame, at most 64."""
+    """Frames are passed on in chunks of at most this many megabytes of pixels. A chunk has between
+    1 and 64 frames."""
     segment_frames: int = Field(60, ge=1)
-    """Least number of frames in a segment given to Decord; segments start at key frames."""
+    """Videos are decoded in segments that begin at a key frame and have at least so many frames."""
     segment_mb: float = Field(192, gt=0)
-    """Decoded size above which a segment goes to PyAV, which holds no read-ahead."""
+    """Segments with more than this many megabytes of pixels are decoded by PyAV, frame by frame, to
+    save memory."""
     max_image_mp: float = Field(178, gt=0, le=178)
-    """Still images above this many megapixels are refused as decompression bombs."""
+    """Still images with more than this many megapixels are refused: such a file may be made to fill
+    the memory."""
 
 
 class Haar(_Section):
@@ -184,26 +189,32 @@ class Render(_Section):
 
 
 class Runtime(_Section):
-    """What the run may use. Nothing here changes results."""
+    """Which parts of the computer a run may use, and how much. Results do not depend on this."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:N, several as cuda:0,cuda:1; auto: every GPU that is there, else the CPU."""
+    """cpu, cuda, cuda:N, or several as in cuda:0,cuda:1. auto uses all GPUs, or the CPU if there is
+    none."""
     device_memory_gb: float | None = Field(None, gt=0)
-    """Memory that this run may take of each GPU; batches become smaller when it is short."""
+    """How much memory the run may use on each GPU, in gigabytes. Batches become smaller when memory
+    is short. Empty: no limit."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads that detect and classify; empty: all cores this process may use."""
+    """CPU threads that detect and classify faces. Empty: one for each CPU core that the process may
+    use."""
     readers: int | None = Field(None, ge=1)
-    """Threads that decode; empty: half as many as `threads`, as many when a GPU detects."""
+    """CPU threads that decode files. Empty: half as many as `threads`, or as many if a GPU detects
+    the faces."""
     batch_size: int | None = Field(None, ge=1)
-    """Faces per forward pass, collected across frames and files; empty: 16, with a GPU 512."""
+    """How many faces are classified together; they may come from several files. Empty: 16 on a CPU,
+    512 on a GPU."""
     buffer_mb: float | None = Field(None, gt=0)
-    """Decoded pixels that may wait or be under way, over all files; empty: 256, with a GPU 2048."""
+    """How many megabytes of decoded pixels may be in memory, for all files together. Empty: 256 on
+    a CPU, 2048 for each GPU."""
     cache_dir: Path | None = None
-    """Folder into which inputs behind URLs are fetched; empty: fer_batch/media below the user's
-    cache folder. Processes may share it."""
+    """The folder to which files behind URLs are downloaded. Empty: fer_batch/media in the user's
+    cache folder. Several processes may use the same folder."""
     cache_gb: float = Field(20, gt=0)
-    """Least recently used files leave that folder before it is larger. A single file may be: then
-    it is fetched when no other is in use."""
+    """The size limit of that folder, in gigabytes. The files unused for the longest time are
+    removed first. A file larger than the limit is downloaded when no other file is in use."""
 
 
 class Config(_Section):
