@@ -30,7 +30,7 @@ from fer_batch.models import weights
 from fer_batch.models.card import ModelCard
 from fer_batch.models.networks import describe, find_network
 from fer_batch.results import store
-from fer_batch.training.learner import Learner
+from fer_batch.training.trainer import Learner
 from fer_batch.training.log import Epoch, TrainingLog, as_table
 from fer_batch.training.recipe import TrainConfig
 
