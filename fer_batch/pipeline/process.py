@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fer_batch.config import Config
 from fer_batch.emotions import EMOTIONS
-from fer_batch.errors import DetectorError, FerError, UnavailableError, may_pass
+from fer_batch.errors import DetectorError, FerError, UnavailableError, is_transient
 from fer_batch.faces.crop import crop
 from fer_batch.pipeline.collector import Collector, Ending, Results
 from fer_batch.pipeline.face_finder import FaceFinder, FileFaces, Found, Search
@@ -346,7 +346,7 @@ class _Run:
 
     def _finish(self, end: End) -> None:
         job = self._jobs.pop(end.file.media)
-        if self._is_patient and isinstance(end.outcome, Exception) and may_pass(end.outcome):
+        if self._is_patient and isinstance(end.outcome, Exception) and is_transient(end.outcome):
             raise UnavailableError(f"{end.file.media}: {end.outcome}")
         row = self._collector.finish(
             Ending(
