@@ -37,9 +37,9 @@ from benchmarks.results_runs import (
     TABLE4,
     Run,
 )
-from fer_batch.datasets.inventory import counts
+from fer_batch.datasets.inventory import count_pictures
 from fer_batch.datasets.pictures import load_data, pack
-from fer_batch.evaluation.evaluate import HeldOut, evaluate
+from fer_batch.evaluation.evaluate import LabelledSplit, evaluate
 from fer_batch.models.card import DEFAULT_WEIGHTS
 from fer_batch.models.networks import NETWORKS, build_network
 
@@ -82,10 +82,10 @@ def record(run: Run, weights: Path, data: Path, device: torch.device) -> None:
     """Measure trained weights on the test split and keep what the page is written from."""
     folder = RECORDS / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    held_out = HeldOut(run.dataset, packed(run.dataset, data, weights.parents[1]))
+    test_split = LabelledSplit(run.dataset, packed(run.dataset, data, weights.parents[1]))
     for name, flip in (("test", False), ("test-flip", True)):
         out = weights.parent / name
-        evaluate(weights, held_out, out, device=device, flip=flip)
+        evaluate(weights, test_split, out, device=device, flip=flip)
         shutil.copy(out / run.name / "metrics.json", folder / f"{name}.json")
     shutil.copy(weights.with_suffix(".json"), folder / "card.json")
     shutil.copy(weights.with_name("metrics.csv"), folder / "epochs.csv")
@@ -98,7 +98,7 @@ def record_counts(data: Path, out: Path) -> None:
     """How many pictures of each emotion each data set has, and what was left out."""
     for dataset, labels in (("fer2013", "seven"), ("ferplus", None)):
         loaded = load_data(dataset, packed(dataset, data, out), size_px=48, labels=labels)
-        counts(loaded).to_csv(RECORDS / f"{dataset}.csv")
+        count_pictures(loaded).to_csv(RECORDS / f"{dataset}.csv")
         (RECORDS / f"{dataset}.json").write_text(f"{json.dumps(loaded.dropped, indent=2)}\n")
 
 

@@ -23,6 +23,7 @@ _KEYS = {
     "start": "sampling.start_s",
     "end": "sampling.end_s",
     "threads": "runtime.threads",
+    "device": "runtime.device",
     "style": "render.style",
     "blur": "render.blur",
     "format": "render.format",
@@ -164,8 +165,9 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _configure_as_run(parsed: argparse.Namespace) -> Config:
-    from fer_batch.config import Config, validate
+    from fer_batch.config import Config
     from fer_batch.results import store
+    from fer_batch.settings import validate
 
     return configure(parsed, base=validate(Config, store.read_run(parsed.out)["config"]))
 
