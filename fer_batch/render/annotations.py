@@ -11,8 +11,8 @@ import pandas as pd
 
 from fer_batch.emotions import EMOTIONS
 from fer_batch.records import Floats, Ints, MediaRow, Seconds
-from fer_batch.render.blur import Paths
-from fer_batch.render.painter import Annotation
+from fer_batch.render.annotator import Annotation
+from fer_batch.render.layers.hidden_faces import Paths
 from fer_batch.results import store, timeline
 
 IMAGES_AT_ONCE = 256

@@ -26,7 +26,7 @@ from fer_batch.media.encode import VideoWriter, find_sound, replacing
 from fer_batch.models.card import find_weights
 from fer_batch.records import MediaInfo, MediaRow
 from fer_batch.render.annotations import Annotations, load_annotations
-from fer_batch.render.layers import Layers
+from fer_batch.render.file_annotator import Layers
 from fer_batch.results import store
 from fer_batch.storage import urls
 

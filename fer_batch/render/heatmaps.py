@@ -12,7 +12,7 @@ import numpy as np
 from fer_batch.explain.explainer import Explainer
 from fer_batch.faces.crop import crop, squares
 from fer_batch.records import Bytes, Faces, Floats, FrameChunk
-from fer_batch.render.painter import Annotation
+from fer_batch.render.annotator import Annotation
 
 _OPACITY = 0.75
 """Of the colours where a map is highest; where it is 0 the face is left alone."""

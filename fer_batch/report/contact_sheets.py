@@ -25,8 +25,8 @@ from fer_batch.media.cache import fetched
 from fer_batch.media.decode import FrameReader
 from fer_batch.media.encode import replacing
 from fer_batch.records import Bytes, MediaRow, Status
-from fer_batch.render.blur import Paths, hide
 from fer_batch.render.copies import Progress, check_run
+from fer_batch.render.layers.hidden_faces import Paths, hide
 from fer_batch.report import highlights
 from fer_batch.report.highlights import Moment, Track
 from fer_batch.report.sheet_layout import Cell, Line, Scene, Tile, draw_overview, draw_sheet

@@ -7,8 +7,8 @@ import torch
 from fer_batch.explain.explainer import Explainer
 from fer_batch.models.card import find_weights
 from fer_batch.records import Floats, FrameChunk
+from fer_batch.render.annotator import Annotation
 from fer_batch.render.heatmaps import Heat, Heatmaps
-from fer_batch.render.painter import Annotation
 from tests.support.portraits import portrait
 
 SIDE = 32

@@ -21,8 +21,8 @@ from fer_batch.explain.explainer import Explainer
 from fer_batch.models.card import find_weights
 from fer_batch.records import ChunkResult, Faces, FrameChunk, MediaInfo
 from fer_batch.render.annotations import load_annotations
+from fer_batch.render.file_annotator import Layers
 from fer_batch.render.heatmaps import Heatmaps
-from fer_batch.render.layers import Layers
 from tests.support import results
 from tests.support.clips import Rgb
 

@@ -10,7 +10,7 @@ from fer_batch.emotions import EMOTIONS
 from fer_batch.models.card import find_weights
 from fer_batch.records import Bools, Bytes, ChunkResult, Faces, FrameChunk, MediaInfo, MediaKind
 from fer_batch.render.annotations import load_annotations
-from fer_batch.render.layers import Layers
+from fer_batch.render.file_annotator import Layers
 from tests.support import results
 from tests.support.portraits import portrait
 

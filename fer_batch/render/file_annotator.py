@@ -11,9 +11,9 @@ import numpy as np
 from fer_batch.config import Config, Sampling
 from fer_batch.records import Bytes, FrameChunk, MediaInfo, MediaKind
 from fer_batch.render.annotations import Annotations
-from fer_batch.render.blur import hide
-from fer_batch.render.emotion_strip import Ribbon
-from fer_batch.render.painter import Painter
+from fer_batch.render.annotator import Painter
+from fer_batch.render.layers.hidden_faces import hide
+from fer_batch.render.layers.strip import Ribbon
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to load
     from fer_batch.render.heatmaps import Heatmaps

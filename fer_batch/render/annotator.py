@@ -14,7 +14,7 @@ from fer_batch.config import Render
 from fer_batch.emotions import COLOURS, EMOTIONS, Colour
 from fer_batch.records import Bytes, Floats, Ints
 from fer_batch.render import sprites
-from fer_batch.render.emotion_strip import Ribbon
+from fer_batch.render.layers.strip import Ribbon
 from fer_batch.render.sprites import FADED, GLASS, INK, PAPER
 
 _FULL_SIZE_UP_TO, _PANELS_UP_TO = 2, 4

@@ -9,8 +9,8 @@ import pytest
 from fer_batch.config import STYLES, Layer, Render
 from fer_batch.emotions import COLOURS, EMOTIONS
 from fer_batch.records import Bools, Bytes, Floats
-from fer_batch.render.emotion_strip import Ribbon
-from fer_batch.render.painter import Annotation, Painter
+from fer_batch.render.annotator import Annotation, Painter
+from fer_batch.render.layers.strip import Ribbon
 
 ALL = range(len(EMOTIONS))
 GREY = 120
