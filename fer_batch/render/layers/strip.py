@@ -1,59 +1,54 @@
-"""A strip that fills while a video plays: what its faces showed so far."""
+"""A band along the lower edge that fills while a video plays: what its faces showed so far."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from fer_batch.emotions import COLOURS, EMOTIONS
-from fer_batch.records import Bytes, Floats, Seconds
+from fer_batch.records import Floats
+from fer_batch.render.canvas import Canvas, Face, Layer
+from fer_batch.render.content import Annotation, Setup
 from fer_batch.render.sprites import INK, PAPER, Sprite, plate
 
 _PLATE = (*INK, 150)
 
 
-class Ribbon:
+class Strip(Layer):
     """The mean probabilities of all faces over time, stacked, in the colours of the emotions."""
 
-    def __init__(self, shares: Floats, times_s: Seconds, height_px: int) -> None:
-        """Draw the whole of it once.
+    def __init__(self, setup: Setup) -> None:
+        """Draw the whole strip once, empty and filled."""
+        super().__init__(setup)
+        self._height_px = max(round(min(setup.width_px, setup.height_px) / 20), 1)
+        self.footer_px = round(1.5 * self._height_px)
+        width_px = setup.width_px - self._height_px
+        edges_s = np.linspace(*setup.span_s, width_px + 1)
+        self._times_s = edges_s[:-1]
+        self._empty = plate(width_px, self._height_px, self._height_px / 5, _PLATE)
+        self._filled = _filled(self._empty, setup.over_time.shares(edges_s))
 
-        Args:
-            shares: (W, 8) in EMOTIONS order, for each column of pixels, of sum 1; NaN where no face
-                is seen.
-            times_s: (W,) at which each column is filled.
-            height_px: Of the strip.
-        """
-        self._times_s = times_s
-        self._empty = plate(len(times_s), height_px, height_px / 5, _PLATE)
-        tops = np.nan_to_num(shares).cumsum(axis=1)
-        height = 1 - (np.arange(height_px) + 0.5) / height_px
-        code = (height[:, None, None] > tops).sum(axis=2)
-        colours = np.array(
-            [*(COLOURS[name] for name in EMOTIONS), self._empty.rgb[0, -1]], np.uint8
-        )
-        inside = ((code < len(EMOTIONS)) & (self._empty.keep[..., 0] < 255))[..., None]
-        self._filled = Sprite(
-            np.where(inside, colours[code], self._empty.rgb),
-            np.where(inside, np.uint8(0), self._empty.keep),
-        )
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return self._empty.height
-
-    def draw(self, frame: Bytes, x: int, y: int, pts_s: float) -> None:
-        """Draw it with its upper left corner at (x, y), filled up to a time.
-
-        Args:
-            frame: (H, W, 3) uint8 RGB.
-            x: In pixels.
-            y: In pixels.
-            pts_s: Time in seconds.
-        """
-        n = int(np.searchsorted(self._times_s, pts_s, side="right"))
+    def draw(self, canvas: Canvas, faces: Sequence[Face], annotation: Annotation) -> None:
+        """Draw it, filled up to the time of the frame."""
+        x, y = self._height_px // 2, canvas.room.y2
+        n = int(np.searchsorted(self._times_s, annotation.pts_s, side="right"))
         for sprite, columns in ((self._filled, np.s_[:n]), (self._empty, np.s_[n:])):
-            part = Sprite(sprite.rgb[:, columns], sprite.keep[:, columns])
-            part.paste(frame, x + (columns.start or 0), y)
-        cv2.line(frame, (x + n, y), (x + n, y + self.height - 1), PAPER, max(1, self.height // 10))
+            part = Sprite(sprite.rgb[:, columns], sprite.transparency[:, columns])
+            part.paste(canvas.rgb, x + (columns.start or 0), y)
+        ends = (x + n, y), (x + n, y + self._height_px - 1)
+        cv2.line(canvas.rgb, *ends, PAPER, max(1, self._height_px // 10))
+
+
+def _filled(empty: Sprite, shares: Floats) -> Sprite:
+    """The strip with the shares (W, 8) of each column of pixels; NaN leaves a column empty."""
+    tops = np.nan_to_num(shares).cumsum(axis=1)
+    height = 1 - (np.arange(empty.height) + 0.5) / empty.height
+    code = (height[:, None, None] > tops).sum(axis=2)
+    colours = np.array([*(COLOURS[name] for name in EMOTIONS), empty.rgb[0, -1]], np.uint8)
+    is_filled = ((code < len(EMOTIONS)) & (empty.transparency[..., 0] < 255))[..., None]
+    return Sprite(
+        np.where(is_filled, colours[code], empty.rgb),
+        np.where(is_filled, np.uint8(0), empty.transparency),
+    )
