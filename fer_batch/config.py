@@ -290,7 +290,7 @@ def dump(config: Config, *, commented: bool = False) -> str:
 
 
 def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> str:
-    """Hash (16 hex digits) of all that decides what the tables hold, weights included."""
+    """Hash (16 hex digits) of all settings and weights that change the tables."""
     values = config.model_dump(mode="json", include=RESULT_SECTIONS)
     detector = values["detector"]
     values["detector"] = {key: detector[key] for key in ("name", "every", config.detector.name)}
@@ -299,5 +299,5 @@ def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> st
 
 
 def cpu_threads(runtime: Runtime) -> int:
-    """Threads to use: as configured, else the cores this process may run on."""
+    """Number of threads: as configured, or that of the cores that this process may use."""
     return runtime.threads or len(os.sched_getaffinity(0))

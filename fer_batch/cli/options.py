@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def device_option() -> argparse.ArgumentParser:
-    """Where a network runs."""
+    """The option that says where a network runs."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--device",
@@ -19,7 +19,7 @@ def device_option() -> argparse.ArgumentParser:
 
 
 def dataset_options() -> argparse.ArgumentParser:
-    """Which data set, and where it is."""
+    """The options that say which data set is used and where it is."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--dataset",

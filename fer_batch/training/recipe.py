@@ -61,7 +61,7 @@ class TrainConfig(Settings):
     amp: bool = True
     """On CUDA, compute in bfloat16 where that is safe."""
     seed: int = 0
-    """Start of all random numbers."""
+    """Seed of all random numbers."""
 
     crop: Literal["box", "points"] = "box"
     """Written to the card: how faces were cut out for the training pictures."""

@@ -72,7 +72,7 @@ class SweepConfig(Settings):
     at the same epoch; hyperband: the worse two thirds at each of several epochs (Li et al., 2018).
     """
     seed: int = 0
-    """Start of the random numbers of order and sampler; the trainings use the recipe's seed."""
+    """Seed of the order and the sampler; the trainings use the seed of the recipe."""
 
     @model_validator(mode="after")
     def _check(self) -> SweepConfig:
