@@ -17,6 +17,7 @@ from fer_batch import __version__
 from fer_batch.cli import explain as cli_explain
 from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
+from fer_batch.cli import schema as cli_schema
 from fer_batch.cli.console import place, progress_bar, stop_on_interrupt
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--commented", action="store_true", help="explain each setting")
     config.set_defaults(run=_config)
 
+    cli_schema.add_command(commands)
     cli_explain.add_commands(commands, verbosity)
     cli_models.add_commands(commands, verbosity)
     return parser

@@ -18,6 +18,7 @@ from fer_batch.datasets import SPLITS, DatasetError, Samples, Split, read_sample
 from fer_batch.datasets.duplicates import COMPARED_PX, find_pairs
 from fer_batch.emotions import EMOTIONS, LABEL_SETS, LabelSet
 from fer_batch.records import Bools, Bytes, Floats
+from fer_batch.storage import urls
 
 logger = logging.getLogger(__name__)
 
@@ -177,11 +178,9 @@ def pack(dataset: str, root: Path, path: Path, *, size_px: int) -> None:
         "dropped": json.dumps(stored.dropped),
         "paths": json.dumps(paths),
     }
-    temporary = path.with_name(f".{path.name}.fer-batch-tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(tensors, metadata))
-        temporary.replace(path)
+        urls.write(path, save(tensors, metadata))
     except OSError as error:
         raise DatasetError(f"{path}: cannot be written: {error}") from error
 

@@ -342,7 +342,7 @@ def _begin(
             run.write(shard)
         names = json.dumps([file.media for file in todo])
         (run.folder / "names.json").write_text(names, encoding="utf-8")
-        claims.replace(out / ".run" / "plan.json", json.dumps(header).encode())
+        urls.write(out / ".run" / "plan.json", json.dumps(header).encode())
     return run
 
 

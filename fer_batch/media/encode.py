@@ -48,14 +48,10 @@ def replacing(path: Path) -> Iterator[Path]:
         RenderError: The file or its folder cannot be written.
         StoreDiskFullError: No space is left.
     """
-    temporary = urls.temporary_for(path)
     try:
         urls.make_folder(path.parent)
-        try:
+        with urls.replacing(path) as temporary:
             yield temporary
-            urls.publish(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except urls.failures() as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(path) from error

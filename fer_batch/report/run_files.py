@@ -50,7 +50,7 @@ class RunFiles:
         """``frame_index`` in the middle of the frames that were looked at; 0 without any."""
         if row.kind == "image":
             return 0
-        frames = store.read(self._out, "frames", medias=[row.media], columns=["frame_index"])
+        frames = store.read(self._out, "frames", media=[row.media], columns=["frame_index"])
         looked_at = frames["frame_index"].to_pylist() or [0]
         return int(looked_at[len(looked_at) // 2])
 

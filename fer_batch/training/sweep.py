@@ -36,6 +36,7 @@ from fer_batch.datasets.pictures import fingerprint
 from fer_batch.errors import ConfigError, StoreError
 from fer_batch.results import store
 from fer_batch.settings import Settings, merge, read_yaml, validate
+from fer_batch.storage import urls
 from fer_batch.training.log import Epoch
 from fer_batch.training.recipe import TrainConfig, load_recipe
 from fer_batch.training.train import CHECKPOINT, fit, read_data
@@ -307,9 +308,7 @@ def _write_table(study: optuna.Study, config: SweepConfig, out: Path) -> pd.Data
         markdown = rounded.to_markdown(index=False, missingval="")
         texts = {"sweep.csv": table.to_csv(index=False), "sweep.md": f"{markdown}\n"}
         for name, text in texts.items():
-            temporary = out / f".{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(out / name)
+            urls.write(out / name, text.encode())
     return table
 
 

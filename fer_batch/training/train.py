@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from fer_batch.models import weights
 from fer_batch.models.card import ModelCard
 from fer_batch.models.networks import describe, find_network
 from fer_batch.results import store
+from fer_batch.storage import urls
 from fer_batch.training.log import Epoch, TrainingLog, as_table
 from fer_batch.training.recipe import TrainConfig
 from fer_batch.training.trainer import Trainer
@@ -106,6 +106,7 @@ def fit(
     train = data.pictures["train"]
     mean, std = _mean_and_std(recipe, train)
     with store.lock(out), _repeatable(device):
+        urls.remove_temporaries(out)
         if force:
             (out / CHECKPOINT).unlink(missing_ok=True)
         torch.manual_seed(recipe.seed)
@@ -218,15 +219,14 @@ class _Checkpoint:
         return [Epoch(**epoch) for epoch in saved["history"]], saved["best"]
 
     def save(self, trainer: Trainer, history: Sequence[Epoch], best: dict[str, Tensor]) -> None:
-        temporary = self._path.with_suffix(".tmp")
         content = {
             "origin": self._origin,
             "trainer": trainer.state_dict(),
             "history": [asdict(epoch) for epoch in history],
             "best": best,
         }
-        torch.save(content, temporary)
-        os.replace(temporary, self._path)  # noqa: PTH105
+        with urls.replacing(self._path) as temporary:
+            torch.save(content, temporary)
 
 
 def _card(
