@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from fer_batch.config import Config
 from fer_batch.errors import DecodeError, FerError, StoreError
 from fer_batch.faces.tracking import CutDetector, Tracker
-from fer_batch.pipeline.collector import Ending
+from fer_batch.pipeline.collector import FileOutcome
 from fer_batch.pipeline.manifest import media_row
 from fer_batch.pipeline.plan import Plan
 from fer_batch.records import (
@@ -119,24 +119,24 @@ class PieceCollector:
         with writing(self._folder):
             self._table(file).append(_merged(result))
 
-    def finish(self, ending: Ending) -> MediaRow:
+    def finish(self, outcome: FileOutcome) -> MediaRow:
         """Put a finished piece in its place; returns a media row that counts only this piece."""
-        row = ending.row(self._plan)
-        report = ending.outcome if isinstance(ending.outcome, DecodeReport) else None
-        first, last = ending.cuts.first, ending.cuts.last
+        row = outcome.row(self._plan)
+        report = outcome.report if isinstance(outcome.report, DecodeReport) else None
+        first, last = outcome.cuts.first, outcome.cuts.last
         summary = _Summary(
-            identity=_identity(self._plan, ending.file),
-            info=ending.info,
+            identity=_identity(self._plan, outcome.file),
+            info=outcome.info,
             report=report,
             error=None if report else row.error,
-            n_faces=ending.n_faces,
-            seconds=ending.seconds,
-            cuts=ending.cuts.found,
+            n_faces=outcome.n_faces,
+            seconds=outcome.seconds,
+            cuts=outcome.cuts.found,
             first=None if first is None else first.tolist(),
             last=None if last is None else last.tolist(),
         )
         with writing(self._folder):
-            table = self._table(ending.file)
+            table = self._table(outcome.file)
             content = TypeAdapter(_Summary).dump_json(summary)
             table.parquet.add_key_value_metadata({_SUMMARY: content})
             table.commit(self._before_commit)

@@ -10,8 +10,7 @@ from pathlib import Path
 from fer_batch.distributed.pieces import is_finished, join_pieces
 from fer_batch.distributed.shard_results import PIECES, collector_for
 from fer_batch.distributed.shared_run import SharedRun
-from fer_batch.pipeline import process as pipeline
-from fer_batch.pipeline.process import Progress
+from fer_batch.pipeline.process import Progress, run_plan
 from fer_batch.records import MediaFile
 from fer_batch.results import store
 from fer_batch.storage.claims import ClaimLostError
@@ -37,7 +36,7 @@ def work(  # noqa: PLR0913 - they come from a command line
         generation: Generation of the claim on the shard. If there is a later one, nothing is
             committed.
         file_range: Positions of the files in the shard.
-        retry_transient: As for `pipeline.work`.
+        retry_transient: As for `run_plan`.
         on_progress: Called whenever frames are done.
         stop: When set, the work ends early.
 
@@ -46,7 +45,7 @@ def work(  # noqa: PLR0913 - they come from a command line
 
     Raises:
         ClaimLostError: The shard was given to another process.
-        FerError: As for `pipeline.work`.
+        FerError: As for `run_plan`.
     """
     run = SharedRun.current(out)
     if run is None or run.id != run_id:
@@ -68,7 +67,7 @@ def work(  # noqa: PLR0913 - they come from a command line
             return True
         plan = run.plan(_unfinished(shard.files[file_range], run))
         with collector_for(run, plan, before_commit) as collector:
-            summary = pipeline.work(
+            summary = run_plan(
                 plan, collector, retry_transient=retry_transient, on_progress=on_progress, stop=stop
             )
     return not summary.interrupted

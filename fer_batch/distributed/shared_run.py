@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fer_batch.config import Config, validate
+from fer_batch.config import Config
 from fer_batch.distributed.pieces import can_split
 from fer_batch.errors import ConfigError, StoreError
 from fer_batch.pipeline.manifest import Problem, Summary, run_manifest
@@ -37,6 +37,7 @@ from fer_batch.pipeline.plan import Plan, plan_for
 from fer_batch.records import MediaFile, Piece
 from fer_batch.results import store
 from fer_batch.results.parquet import writing
+from fer_batch.settings import validate
 from fer_batch.storage import claims, urls
 from fer_batch.storage.claims import Claim, ClaimLostError, Claims
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.emotion is not None and self.emotion not in EMOTIONS:
-            raise ConfigError(f"no emotion is named {self.emotion!r}: there are {EMOTIONS}")
+            known = ", ".join(EMOTIONS)
+            raise ConfigError(f"no emotion is named {self.emotion!r}: there are {known}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,9 +174,18 @@ class RunFaces:
         medias = [name for name in medias if not choice.medias or name in choice.medias]
         frames = store.read(self._out, "frames", media=medias).to_pandas().astype({"media": str})
         shown: set[tuple[str, int]] = set()
+        longest_s = 0.0
         for media, seen in frames.sort_values("frame_index").groupby("media"):
-            place = np.searchsorted(seen["pts_s"], choice.at_s, side="right") - 1
+            end_s = _end_s(seen["pts_s"].to_numpy(np.float64), self._rows[media].duration_s)
+            longest_s = max(longest_s, end_s)
+            at_s = [time_s for time_s in choice.at_s if time_s < end_s]
+            place = np.searchsorted(seen["pts_s"], at_s, side="right") - 1
             shown |= {(media, index) for index in seen["frame_index"].iloc[place[place >= 0]]}
+        if medias and max(choice.at_s) >= longest_s:
+            raise ExplainError(
+                f"{self._out} has no frame at {max(choice.at_s):g} s: "
+                f"the longest of its chosen videos ends at {longest_s:.2f} s"
+            )
         return pd.DataFrame(sorted(shown), columns=_KEY[:2])
 
     def _of_file(self, row: MediaRow, faces: pd.DataFrame) -> Iterator[FaceBatch]:
@@ -297,6 +308,13 @@ def _chosen(keys: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     order = pd.DataFrame({"of_track": of_track, "of_emotion": of_emotion})
     drawn = order.sort_values(["of_track", "of_emotion"], kind="stable").index[: choice.pictures]
     return keys.assign(is_drawn=keys.index.isin(drawn))
+
+
+def _end_s(pts_s: Seconds, duration_s: float | None) -> float:
+    """When the last frame of a video ends: it is shown for as long as the longest of the others."""
+    if len(pts_s) > 1:
+        return float(pts_s[-1] + np.diff(pts_s).max())
+    return duration_s or math.inf
 
 
 def _spans(row: MediaRow, pts_s: Seconds) -> list[Sampling]:

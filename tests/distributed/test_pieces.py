@@ -115,7 +115,7 @@ def do(plan: Plan, file: MediaFile, piece: Piece, folder: Path, **how) -> Summar
     """One piece, into the folder of all."""
     plan = replace(plan, todo=(replace(file, piece=piece),))
     with pieces.PieceCollector(folder, plan) as collector:
-        return pipeline.work(plan, collector, **how)
+        return pipeline.run_plan(plan, collector, **how)
 
 
 def divided(path: Path, folder: Path, numbers: Sequence[int], config: Config = CONFIG) -> Tables:
@@ -293,7 +293,7 @@ def test_nothing_is_put_in_place_by_who_lost_the_claim(video: Path, tmp_path: Pa
         pytest.raises(ClaimLostError),
         pieces.PieceCollector(folder, plan, before_commit=lose_claim) as collector,
     ):
-        pipeline.work(plan, collector)
+        pipeline.run_plan(plan, collector)
     assert not pieces.is_finished(folder, file)
 
     do(plan, file, whole, folder)

@@ -15,7 +15,8 @@ from fer_batch.errors import RenderError, StoreDiskFullError, StoreError
 from fer_batch.media import discovery, encode
 from fer_batch.media.decode import FrameReader
 from fer_batch.records import Bytes, ChunkResult, Faces, MediaFile
-from fer_batch.render.copies import Progress, render
+from fer_batch.render.copies import render
+from fer_batch.render.outputs import Progress
 from fer_batch.results import store
 from fer_batch.storage import urls
 from tests.support import results
@@ -97,6 +98,7 @@ MATRIX = [
 ]
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("name", MATRIX)
 def test_every_frame_is_there_at_its_time(made: Made, tmp_path: Path, name: str) -> None:
     recipe, [file] = RECIPES[name], found(made(name))
@@ -110,6 +112,7 @@ def test_every_frame_is_there_at_its_time(made: Made, tmp_path: Path, name: str)
     assert frames[0].shape == (height + height % 2, width + width % 2, 3)
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("name", ["plain", "ntsc", "rotated 90", "gif", "one frame", "tone"])
 def test_last_frame_lasts_as_long_as_the_others(made: Made, tmp_path: Path, name: str) -> None:
     recipe, [file] = RECIPES[name], found(made(name))
@@ -151,6 +154,7 @@ COPIED = {
 SPAN = Sampling(start_s=0.7, end_s=1.5)
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("codec", COPIED)
 @pytest.mark.parametrize("sampling", [Sampling(), SPAN], ids=["whole", "span"])
 def test_sound_is_copied(made: Made, tmp_path: Path, codec: str, sampling: Sampling) -> None:
@@ -169,6 +173,7 @@ def test_sound_is_copied(made: Made, tmp_path: Path, codec: str, sampling: Sampl
         assert [packet for _, packet in copied] == list(times)
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("file, codec", [("a.mkv", "libvorbis"), ("a.mov", "pcm_s16le")])
 @pytest.mark.parametrize("sampling", [Sampling(), SPAN], ids=["whole", "span"])
 def test_other_sound_becomes_aac_and_stays_in_step(
@@ -196,9 +201,10 @@ def test_other_sound_becomes_aac_and_stays_in_step(
 
     best = min(range(-80, 81), key=error)
     assert abs(best) <= 40  # 5 ms
-    assert error(best) < 0.2
+    assert error(best) < 0.3  # ffmpeg 5.1: 0.24; the sound of another moment: 0.8
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 def test_damaged_sound_does_not_cost_the_video(made: Made, tmp_path: Path) -> None:
     whole = with_sound(tmp_path / "whole.mkv", made("plain"), "ac3")
     data = bytearray(whole.read_bytes())
@@ -213,6 +219,7 @@ def test_damaged_sound_does_not_cost_the_video(made: Made, tmp_path: Path) -> No
     assert len(frames_of(path)[0]) == 60
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 def test_span_shows_its_frames_from_zero_on(made: Made, tmp_path: Path) -> None:
     [file] = found(made("plain"))
     look_at(tmp_path, file, sampling=SPAN)
@@ -301,11 +308,11 @@ def test_names_never_collide(tmp_path: Path) -> None:
     assert [len(frames_of(path)[0]) for path in paths] == list(counts.values())
 
 
-def test_only_some_files(run: Path) -> None:
-    assert render(run, FAST, only={"b.png", "bad.mp4"}) == [run / "annotated/b.png"]
+def test_some_files(run: Path) -> None:
+    assert render(run, FAST, media={"b.png", "bad.mp4"}) == [run / "annotated/b.png"]
     assert not (run / "annotated/deep").exists()
     with pytest.raises(RenderError, match=r"unknown\.mp4"):
-        render(run, FAST, only={"unknown.mp4"})
+        render(run, FAST, media={"unknown.mp4"})
 
 
 def test_progress_goes_from_nothing_to_all(run: Path) -> None:
@@ -364,7 +371,7 @@ def test_long_gifs_are_refused_unless_a_part_is_chosen(tmp_path: Path) -> None:
 
 def test_side_by_side_shows_the_source_on_the_left(run: Path) -> None:
     double = Config(render=Render(style="side-by-side", preset="ultrafast"))
-    drawn, _ = frames_of(render(run, double, only={"deep/a.mov"})[0])
+    drawn, _ = frames_of(render(run, double, media={"deep/a.mov"})[0])
     width = SIZE[0]
     assert [read_number(frame[:, :width]) for frame in drawn] == list(range(5))
     assert [is_drawn(frame[:, :width]) for frame in drawn] == [False] * 5
