@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import os
 import sys
 import threading
 import warnings
@@ -18,6 +17,7 @@ from fer_batch.cli import explain as cli_explain
 from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
 from fer_batch.cli.console import interrupts, place, progress_bar
+from fer_batch.errors import EXIT_DISK_FULL, EXIT_UNAVAILABLE
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from fer_batch.pipeline.process import Progress
 
 EXIT_USAGE = 2
-EXIT_DISK_FULL = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except StoreDiskFullError as error:
         code = _complain(error, EXIT_DISK_FULL)
     except UnavailableError as error:
-        code = _complain(error, os.EX_TEMPFAIL)
+        code = _complain(error, EXIT_UNAVAILABLE)
     except FerError as error:
         code = _complain(error, EXIT_USAGE)
     except KeyboardInterrupt:
@@ -140,7 +139,7 @@ def _add_work(commands: cli_models.Commands) -> None:
     work.add_argument(
         "--patient",
         action="store_true",
-        help=f"exit with {os.EX_TEMPFAIL} where a disk or network does not answer",
+        help=f"exit with {EXIT_UNAVAILABLE} where a disk or network does not answer",
     )
     work.set_defaults(run=_work, verbose=True)
 
