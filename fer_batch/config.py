@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -306,7 +307,11 @@ def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> st
 
 def cpu_threads(runtime: Runtime) -> int:
     """Threads to use: as configured, else the cores this process may run on."""
-    return runtime.threads or len(os.sched_getaffinity(0))
+    if runtime.threads:
+        return runtime.threads
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _merge(values: dict[str, Any], stronger: dict[str, Any]) -> None:

@@ -12,8 +12,18 @@ from fer_batch import __version__
 from fer_batch.errors import FerError
 from fer_batch.pipeline.plan import Plan
 from fer_batch.records import DecodeReport, MediaFile, MediaInfo, MediaRow, Status
+from fer_batch.storage import urls
 
-PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pillow", "numpy", "pyarrow")
+PACKAGES = (
+    "torch",
+    "decord",
+    "decord2",
+    "av",
+    "opencv-python-headless",
+    "pillow",
+    "numpy",
+    "pyarrow",
+)
 """Whose versions can change results."""
 
 
@@ -70,7 +80,7 @@ def media_row(
         error = str(outcome) if isinstance(outcome, FerError) else repr(outcome)
     return MediaRow(
         media=file.media,
-        root=str(file.path).removesuffix(file.media).rstrip("/") or "/",
+        root=_root(file),
         kind=file.kind,
         status=status,
         error=error,
@@ -98,6 +108,13 @@ def media_row(
     )
 
 
+def _root(file: MediaFile) -> str:
+    """The input folder or URL that the name of a file is relative to."""
+    if urls.is_url(file.path):
+        return str(file.path).removesuffix(file.media).rstrip("/")
+    return str(file.path.parents[file.media.count("/")])
+
+
 def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, object]:
     """What run.json holds."""
     counts = asdict(summary)
@@ -116,6 +133,14 @@ def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, obj
         "config": plan.config.model_dump(mode="json"),
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            **{name: _version(name) for name in PACKAGES},
         },
     }
+
+
+def _version(package: str) -> str | None:
+    """The installed version; None where a package is missing, as decord may be."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

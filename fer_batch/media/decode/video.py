@@ -232,6 +232,8 @@ class Video:
         yield from damage.mark(held)
 
     def _fitted(self, part: Part, rgb: Bytes) -> Bytes:
+        if not decord.__version__.startswith("0."):  # decord2 gives upright frames
+            rgb = np.rot90(rgb, -(self.info.rotation_deg // 90))
         if rgb.shape[:2] == self._stored:
             return rgb
         return self._fit(part, av.VideoFrame.from_ndarray(rgb, format="rgb24"))
