@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -300,4 +301,8 @@ def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> st
 
 def cpu_threads(runtime: Runtime) -> int:
     """Number of threads: as configured, or that of the cores that this process may use."""
-    return runtime.threads or len(os.sched_getaffinity(0))
+    if runtime.threads:
+        return runtime.threads
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

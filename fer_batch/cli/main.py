@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import os
 import sys
 import threading
 import warnings
@@ -19,6 +18,7 @@ from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
 from fer_batch.cli import schema as cli_schema
 from fer_batch.cli.console import place, progress_bar, stop_on_interrupt
+from fer_batch.errors import EXIT_DISK_FULL, EXIT_UNAVAILABLE
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fer_batch.pipeline.process import Progress
 
 EXIT_USAGE = 2
-EXIT_DISK_FULL = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except StoreDiskFullError as error:
         code = _complain(error, EXIT_DISK_FULL)
     except UnavailableError as error:
-        code = _complain(error, os.EX_TEMPFAIL)
+        code = _complain(error, EXIT_UNAVAILABLE)
     except FerError as error:
         code = _complain(error, EXIT_USAGE)
     except KeyboardInterrupt:
@@ -160,7 +159,7 @@ def _add_work(commands: cli_models.Commands) -> None:
     work.add_argument(
         "--patient",
         action="store_true",
-        help=f"exit with {os.EX_TEMPFAIL} if a disk or network does not answer",
+        help=f"exit with {EXIT_UNAVAILABLE} if a disk or network does not answer",
     )
     work.set_defaults(run=_work, verbose=True)
 

@@ -8,7 +8,6 @@ make, no renaming and no locks.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -203,12 +202,12 @@ def publish(temporary: Path, path: Path) -> None:
         temporary.unlink()
         return
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+    with contextlib.suppress(OSError):  # Windows and some network file systems cannot sync a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
             os.fsync(folder)
-    finally:
-        os.close(folder)
+        finally:
+            os.close(folder)
 
 
 def make_folder(path: Path) -> None:
@@ -239,17 +238,6 @@ def local_folder(path: Path) -> Iterator[Path]:
         for file in Path(name).rglob("*"):
             if file.is_file():
                 fs.put_file(str(file), f"{key}/{file.relative_to(name).as_posix()}")
-
-
-@contextlib.contextmanager
-def flocked(path: Path, how: int) -> Iterator[None]:
-    """Lock a file, which is made if it is missing; behind a URL nothing is locked."""
-    if is_url(path):
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, how)
-        yield
 
 
 def arrow_source(path: Path) -> tuple[str, Any]:

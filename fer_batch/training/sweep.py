@@ -11,12 +11,11 @@ heartbeats and grid sampler are not used: decision 7.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,6 +36,7 @@ from fer_batch.errors import ConfigError, StoreError
 from fer_batch.results import store
 from fer_batch.settings import Settings, merge, read_yaml, validate
 from fer_batch.storage import urls
+from fer_batch.storage.locks import locked
 from fer_batch.training.log import Epoch
 from fer_batch.training.recipe import TrainConfig, load_recipe
 from fer_batch.training.train import CHECKPOINT, fit, read_data
@@ -316,20 +316,16 @@ def _folder(out: Path, number: int) -> Path:
     return out / "trials" / str(number)
 
 
-@contextlib.contextmanager
-def _queue_lock(out: Path) -> Iterator[None]:
+def _queue_lock(out: Path) -> contextlib.AbstractContextManager[object]:
     """Wait until no other worker uses the queue, and keep the others waiting."""
-    with (out / ".queue.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return locked(out / ".queue.lock")
 
 
 def _lock(folder: Path, locks: contextlib.ExitStack) -> bool:
     """Lock a trial until the stack is closed; false if another worker holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = locks.enter_context(folder.with_suffix(".lock").open("w"))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.enter_context(locked(folder.with_suffix(".lock"), wait=False))
     except BlockingIOError:
         return False
     return True
