@@ -254,10 +254,11 @@ def _print_summary(summary: Summary, out: Path, detector: str) -> None:
         print(f"nothing new: {summary.n_skipped:,} files were done before")
     print(f"tables: {out}/media, {out}/frames, {out}/faces")
     if summary.n_frames and not summary.n_faces:
-        advice = {
-            "haar": "detector.haar.min_face=0.05 for smaller faces (haar finds frontal faces only)"
-        }.get(detector, f"a lower detector.{detector}.min_score")
-        print(f"no face was found: try --set {advice}")
+        if detector == "haar":
+            advice = "--set detector.haar.min_face=0.05 for smaller faces (haar finds frontal ones)"
+        else:
+            advice = f"a lower value for --set detector.{detector}.min_score"
+        print(f"no face was found: try {advice}")
 
 
 def _complain(error: Exception | str, code: int) -> int:
