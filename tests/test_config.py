@@ -76,7 +76,7 @@ def test_mistake_is_named(override: str, message: str) -> None:
         load(None, [override])
 
 
-def test_old_key_without_a_value_is_let_be() -> None:
+def test_old_key_without_a_value_is_ignored() -> None:
     """As in run.json of a run that was made before the key was renamed."""
     assert load(None, ["render.timeline=null"]) == Config()
 
