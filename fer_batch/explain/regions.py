@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from fer_batch.faces.crop import TEMPLATE_PX, Positions, squares
+from fer_batch.faces.crop import TEMPLATE_PX, squares
+from fer_batch.faces.similarity import (
+    CENTRE,
+    Positions,
+    Similarity,
+    coordinates,
+    locate,
+    positions,
+)
 from fer_batch.models.card import ModelCard
 from fer_batch.records import Bools, Faces, Floats
 
@@ -43,9 +50,8 @@ def points_in_crops(faces: Faces, card: ModelCard) -> Floats:
     usual = np.tile(_usual_points(card), (len(faces), 1, 1))
     if faces.points_px is None:
         return usual
-    centre, edge = squares(faces, card)
-    inside = ((_complex(faces.points_px) - centre[:, None]) / edge[:, None]) + (0.5 + 0.5j)
-    known = card.input_size_px * np.stack([inside.real, inside.imag], axis=2)
+    inside = squares(faces, card).inverse()(positions(faces.points_px)) + CENTRE
+    known = card.input_size_px * coordinates(inside)
     return np.where(np.isnan(known), usual, known).astype(np.float32)
 
 
@@ -59,10 +65,9 @@ def masks(points_px: Floats, side_px: int) -> Bools:
     Returns:
         (M, 4, S, S), in the order of `REGIONS`.
     """
-    turn, shift = _to_fer(points_px)
     middles = np.arange(side_px) + 0.5
     pixels = middles[None, :] + 1j * middles[:, None]
-    places = turn[:, None, None] * pixels + shift[:, None, None]
+    places = _to_fer(points_px)(pixels[None])
     found = {name: _inside(places, ellipses) for name, ellipses in _ELLIPSES.items()}
     found["outside"] = ~found["face"]
     return np.stack([found[name] for name in REGIONS], axis=1)
@@ -79,14 +84,12 @@ def aligned(pictures: Floats, points_px: Floats) -> Floats:
         (M, S, S) float32; beyond a picture its edge is repeated.
     """
     side = pictures.shape[1]
-    turns, shifts = _to_fer(points_px)
+    to_fer = _to_fer(points_px)
     result = np.empty_like(pictures)
-    half = 0.5 + 0.5j  # of a pixel
-    for row, (turn, shift) in enumerate(zip(side * turns, side * shifts, strict=True)):
-        start = turn * half + shift - half
-        matrix = np.array([[turn.real, -turn.imag, start.real], [turn.imag, turn.real, start.imag]])
+    for row, picture in enumerate(pictures):
+        to_pixels = Similarity(side * to_fer.factor[row], side * to_fer.shift[row])
         result[row] = cv2.warpAffine(
-            pictures[row], matrix, (side, side), borderMode=cv2.BORDER_REPLICATE
+            picture, to_pixels.matrix(), (side, side), borderMode=cv2.BORDER_REPLICATE
         )
     return result
 
@@ -99,18 +102,9 @@ def _usual_points(card: ModelCard) -> Floats:
     return (side * (template / (1 + 2 * card.crop_margin) + 0.5)).astype(np.float32)
 
 
-def _to_fer(points_px: Floats) -> tuple[Positions, Positions]:
-    """What turns and scales, and what shifts, the points closest to `FER_POINTS`: (M,) each."""
-    points, target = _complex(points_px), _complex(np.array(FER_POINTS))
-    middle = points.mean(axis=1)
-    spread = points - middle[:, None]
-    turn = (spread.conj() @ (target - target.mean())) / (abs(spread) ** 2).sum(axis=1)
-    return turn, target.mean() - turn * middle
-
-
-def _complex(points: NDArray[np.floating]) -> Positions:
-    places: Positions = points @ np.array([1, 1j])
-    return places
+def _to_fer(points_px: Floats) -> Similarity:
+    """The transforms that move the points of each face closest to `FER_POINTS`."""
+    return locate(positions(np.array(FER_POINTS)), positions(points_px)).inverse()
 
 
 def _inside(places: Positions, ellipses: tuple[_Ellipse, ...]) -> Bools:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fer_batch.explain.explainer import Explainer
 from fer_batch.faces.crop import crop, squares
+from fer_batch.faces.similarity import CENTRE, Similarity
 from fer_batch.records import Bytes, Faces, Floats, FrameChunk
 from fer_batch.render.painter import Annotation
 
@@ -25,10 +26,8 @@ class Heat(NamedTuple):
     """(S, S) float32 in [0, 1]."""
     box_px: Floats
     """(4,) x1 y1 x2 y2 of the face: only what is inside is coloured."""
-    centre: complex
-    """x + iy in pixels of the frame; of the crop."""
-    edge: complex
-    """The way along the first row of the crop."""
+    square: Similarity
+    """Where the crop was cut; see `squares`."""
 
     def lay(self, frame: Bytes) -> None:
         """Colour the face, in place: the higher the map, the brighter and the less transparent.
@@ -43,11 +42,12 @@ class Heat(NamedTuple):
         if not under.size:
             return
         side = len(self.values)
-        step, half = side / self.edge, 0.5 + 0.5j
-        start = (complex(left, top) + half - self.centre) * step + (side - 1) * half
+        inverse = self.square.inverse()
+        corner = inverse.factor * complex(left, top) + inverse.shift
+        to_values = Similarity(side * inverse.factor, side * (corner + CENTRE))
         values = cv2.warpAffine(
             self.values,
-            np.array([[step.real, -step.imag, start.real], [step.imag, step.real, start.imag]]),
+            to_values.matrix(),
             under.shape[1::-1],
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         )
@@ -90,13 +90,13 @@ class Heatmaps:
         emotion = np.array([shown[n].emotion[m] for n, m in rows], np.int64)
         maps = self._explainer.maps(crop(chunk.rgb, faces, card), emotion, "gradcam")
         heats: list[list[Heat]] = [[] for _ in shown]
-        places = zip(faces.box_px, *squares(faces, card), strict=True)
-        for (n, m), values, place in zip(rows, maps, places, strict=True):
+        square = squares(faces, card)
+        for row, ((n, m), values) in enumerate(zip(rows, maps, strict=True)):
             scaled = values / max(float(values.max()), 1e-6)
             tracks = shown[n].track_id
             if tracks is not None:
                 scaled = self._steady(int(tracks[m]), scaled, float(chunk.pts_s[n]))
-            heats[n].append(Heat(scaled, *place))
+            heats[n].append(Heat(scaled, faces.box_px[row], square[row]))
         return heats
 
     def _steady(self, track: int, values: Floats, pts_s: float) -> Floats:
