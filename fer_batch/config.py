@@ -187,7 +187,8 @@ class Runtime(_Section):
     """What the run may use. Nothing here changes results."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:N, several as cuda:0,cuda:1; auto: every GPU that is there, else the CPU."""
+    """cpu, cuda, cuda:N, mps (a Mac's GPU), several as cuda:0,cuda:1; auto: every CUDA GPU that is
+    there, else the CPU."""
     device_memory_gb: float | None = Field(None, gt=0)
     """Memory that this run may take of each GPU; batches become smaller when it is short."""
     threads: int | None = Field(None, ge=1)

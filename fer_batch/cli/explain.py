@@ -80,7 +80,7 @@ def _what() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures", type=_count, default=24, metavar="N", help="draw at most N faces (24)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     return parser
 
 
@@ -118,7 +118,7 @@ def _explain_data(parsed: argparse.Namespace) -> int:
 
 def _explainer(parsed: argparse.Namespace, weights: Path) -> Explainer:
     from fer_batch.explain.explainer import Explainer
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
 
     return Explainer(weights, pick_device(parsed.device))
 

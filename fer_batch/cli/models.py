@@ -48,7 +48,7 @@ def _positive(text: str) -> int:
 
 def _device() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     return parser
 
 
@@ -183,7 +183,7 @@ def _data(parsed: argparse.Namespace) -> int:
 
 
 def _train(parsed: argparse.Namespace) -> int:
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
     from fer_batch.training.allocator import keep_freed_memory
     from fer_batch.training.recipe import load_recipe
     from fer_batch.training.train import fit, read_data
@@ -221,7 +221,7 @@ def _train(parsed: argparse.Namespace) -> int:
 
 
 def _sweep(parsed: argparse.Namespace) -> int:
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
     from fer_batch.training.allocator import keep_freed_memory
     from fer_batch.training.sweep import load_sweep, sweep
 
@@ -243,7 +243,7 @@ def _sweep(parsed: argparse.Namespace) -> int:
 def _evaluate(parsed: argparse.Namespace) -> int:
     from fer_batch.evaluation.evaluate import HeldOut, check_names, compare, evaluate, write_table
     from fer_batch.models.card import find_weights
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
 
     device = pick_device(parsed.device)
     weights = list(dict.fromkeys(find_weights(name) for name in parsed.weights))

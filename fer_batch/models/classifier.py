@@ -19,38 +19,6 @@ from fer_batch.records import Floats
 logger = logging.getLogger(__name__)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means.
-
-    Raises:
-        ConfigError: It is not a device, or it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"runtime.device: {name!r} is not auto, cpu, cuda or cuda:N") from error
-    if device.type not in {"cpu", "cuda"}:
-        raise ConfigError(f"runtime.device: {name!r} is not auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"runtime.device: {name} is not there: {torch.cuda.device_count()} CUDA devices found"
-        )
-    return device
-
-
-def pick_devices(names: str) -> tuple[torch.device, ...]:
-    """The devices that a list such as ``cuda:0,cuda:1`` means; ``auto``: every GPU, else the CPU.
-
-    Raises:
-        ConfigError: One of them is not a device, or it is not there.
-    """
-    if names == "auto" and torch.cuda.is_available():
-        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
-    return tuple(pick_device(name.strip()) for name in names.split(","))
-
-
 class Classifier:
     """A network with its card, on its device; several threads may ask at once.
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from fer_batch.config import Config, cpu_threads
 from fer_batch.faces.crop import check_crop
 from fer_batch.faces.detectors import Detector, build_detector
-from fer_batch.models.classifier import Classifier, pick_devices
+from fer_batch.models.classifier import Classifier
+from fer_batch.models.devices import pick_devices
 from fer_batch.pipeline.plan import Plan
 from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Bytes, Faces, Floats

@@ -203,7 +203,7 @@ def _marker(row: MediaRow, config: Config) -> str:
 
 def _load_explainer(config: Config) -> Explainer:
     from fer_batch.explain.explainer import Explainer
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
 
     weights = find_weights(config.classifier.weights)
     return Explainer(weights, pick_device(config.runtime.device))

@@ -30,8 +30,8 @@ RELEASE = (
     "retinaface_resnet50_2020-07-20-f168fae3c.zip"
 )
 RELEASE_SHA256 = "f168fae3c"
-_BATCH_FRAMES = {"cpu": 1, "cuda": 32}
-_BATCH_PX = {"cpu": 1 << 21, "cuda": 1 << 24}
+_BATCH_FRAMES, _CUDA_BATCH_FRAMES = 1, 32
+_BATCH_PX, _CUDA_BATCH_PX = 1 << 21, 1 << 24
 """Resized pixels that go through the network at once: 4 or 32 frames of 960 x 540."""
 
 _Size = tuple[int, int]  # height, width
@@ -51,13 +51,12 @@ class RetinaFaceDetector:
     def __init__(self, config: RetinaFace, device: torch.device) -> None:
         self._config = config
         self._device = device
-        self.batch_frames = _BATCH_FRAMES[device.type]
+        is_cuda = device.type == "cuda"
+        self.batch_frames = _CUDA_BATCH_FRAMES if is_cuda else _BATCH_FRAMES
         self._network = load(config.network, _find_weights(config), device)
         self._anchors = lru_cache(maxsize=16)(partial(anchors, device=device))
-        self._batch_px = _BATCH_PX[device.type]
-        self._in_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
+        self._batch_px = _CUDA_BATCH_PX if is_cuda else _BATCH_PX
+        self._in_bfloat16 = is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
 
     @torch.inference_mode()
     def detect(self, frames: Frames) -> Faces:
