@@ -11,8 +11,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from fer_batch import plugins
 from fer_batch.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -110,16 +120,64 @@ class YuNet(_Section):
 
 
 class Detector(_Section):
-    """How faces are found."""
+    """How faces are found.
 
-    name: Literal["haar", "retinaface", "yunet"] = "haar"
-    """haar: needs no download."""
+    Each detector has a section of its name. That of a detector from another package is there when
+    the detector is chosen or one of its settings is given; its `DetectorSpec` has the model.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "haar"
+    """haar (needs no download), retinaface, yunet, or a detector that another package brings."""
     every: int = Field(1, ge=1)
     """Look for faces in every N-th frame of a video only; in between they move on with their
     tracks, and a cut is looked at in any case."""
     haar: Haar = Haar()
     retinaface: RetinaFace = RetinaFace()
     yunet: YuNet = YuNet()
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name in BUILT_IN_DETECTORS:
+            return name
+        known = [*BUILT_IN_DETECTORS, *plugins.names(plugins.DETECTORS)]
+        if name not in known:
+            problem = (
+                f"no detector has this name{plugins.did_you_mean(name, known)}; installed are "
+                f"{', '.join(known)}"
+            )
+            raise PydanticCustomError("unknown_detector", "{problem}", {"problem": problem})
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_extra_sections(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        sections = {key: value for key, value in values.items() if key not in cls.model_fields}
+        name = values.get("name")
+        if not sections and (name is None or name in BUILT_IN_DETECTORS):
+            return values
+        installed = plugins.names(plugins.DETECTORS)
+        if name in installed:
+            sections.setdefault(name, {})
+        models: Any = {key: (_settings_of(key), ...) for key in sections if key in installed}
+        checked = create_model("Sections", __config__=ConfigDict(extra="forbid"), **models)
+        return values | dict(checked.model_validate(sections))
+
+
+BUILT_IN_DETECTORS = ("haar", "retinaface", "yunet")
+
+
+def _settings_of(detector: str) -> type[BaseModel]:
+    """The model of the settings of a detector that another package brings."""
+    spec = plugins.load(plugins.DETECTORS, detector)
+    if not hasattr(spec, "settings"):
+        raise ConfigError(f"detector {detector}: expected a DetectorSpec, found {spec!r}")
+    settings: type[BaseModel] = spec.settings
+    return settings
 
 
 class Track(_Section):

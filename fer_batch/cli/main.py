@@ -188,7 +188,7 @@ def _process(parsed: argparse.Namespace) -> int:
     for problem in summary.problems:
         print(f"{problem.status}: {problem.media}: {problem.error}", file=sys.stderr)
     if not parsed.quiet:
-        _print_summary(summary, parsed.out)
+        _print_summary(summary, parsed.out, config.detector.name)
     if summary.interrupted:
         print("interrupted: what is complete stays; run again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -228,17 +228,17 @@ def _config(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _print_summary(summary: Summary, out: Path) -> None:
+def _print_summary(summary: Summary, out: Path, detector: str) -> None:
+    from fer_batch.faces.detectors import find_detector
+
     print(
         f"{summary}\n"
         f"{summary.n_frames:,} frames, {summary.n_faces:,} faces\n"
         f"tables: {out}/media, {out}/frames, {out}/faces"
     )
     if summary.n_frames and not summary.n_faces:
-        print(
-            "no face was found: try --set detector.haar.min_face=0.05 for smaller ones; the "
-            "detector knows frontal faces only"
-        )
+        advice = find_detector(detector).advice
+        print(f"no face was found: {advice}" if advice else "no face was found")
 
 
 def _complain(error: Exception | str, code: int) -> int:

@@ -14,7 +14,7 @@ from fer_batch.faces.similarity import (
     locate,
     positions,
 )
-from fer_batch.models.card import ModelCard
+from fer_batch.models.card import Card
 from fer_batch.records import Bools, Faces, Floats
 
 FER_POINTS = ((0.311, 0.380), (0.677, 0.378), (0.484, 0.595), (0.348, 0.747), (0.645, 0.746))
@@ -34,7 +34,7 @@ _ELLIPSES: dict[str, tuple[_Ellipse, ...]] = {
 """Centre (x, y) and half axes, where the points lie at `FER_POINTS`; drawn on FER+'s mean faces."""
 
 
-def points_in_crops(faces: Faces, card: ModelCard) -> Floats:
+def points_in_crops(faces: Faces, card: Card) -> Floats:
     """Where the five points of each face lie in its crop.
 
     Where they are not known they are taken to lie where they do in the pictures of FER or, for a
@@ -94,7 +94,7 @@ def aligned(pictures: Floats, points_px: Floats) -> Floats:
     return result
 
 
-def _usual_points(card: ModelCard) -> Floats:
+def _usual_points(card: Card) -> Floats:
     side = card.input_size_px
     if card.crop == "box":
         return np.array(FER_POINTS, np.float32) * side

@@ -10,10 +10,8 @@ import torch
 from cv2.typing import MatLike
 from torch import Tensor
 
-from fer_batch.config import Detector
-from fer_batch.errors import ConfigError
 from fer_batch.faces.similarity import Similarity, coordinates, locate, positions
-from fer_batch.models.card import ModelCard
+from fer_batch.models.card import Card
 from fer_batch.records import Bytes, Faces, Floats, Frames
 
 TEMPLATE_PX = (
@@ -23,20 +21,7 @@ TEMPLATE_PX = (
 """ArcFace's five points (Deng et al., 2019): columns and rows in a crop of 112x112 pixels."""
 
 
-def check_crop(card: ModelCard, detector: Detector) -> None:
-    """See that the detector gives what the card's crops are cut by.
-
-    Raises:
-        ConfigError: The card wants points and the detector gives none.
-    """
-    if card.crop == "points" and detector.name == "haar":
-        raise ConfigError(
-            f"{card.name} takes faces aligned by five points and detector.name={detector.name} "
-            "gives boxes only: set detector.name to retinaface or yunet, or take other weights"
-        )
-
-
-def crop(frames: Frames, faces: Faces, card: ModelCard) -> Tensor:
+def crop(frames: Frames, faces: Faces, card: Card) -> Tensor:
     """Cut every face out of its full-size frame and prepare it as the card says.
 
     By box: a box becomes a square around its centre, widened by the card's margin. By points: the
@@ -68,7 +53,7 @@ def crop(frames: Frames, faces: Faces, card: ModelCard) -> Tensor:
     return normalise(grey, card)
 
 
-def squares(faces: Faces, card: ModelCard) -> Similarity:
+def squares(faces: Faces, card: Card) -> Similarity:
     """Where `crop` cuts the faces out.
 
     Returns:
@@ -86,7 +71,7 @@ def squares(faces: Faces, card: ModelCard) -> Similarity:
     return aligned
 
 
-def normalise(grey: Bytes, card: ModelCard) -> Tensor:
+def normalise(grey: Bytes, card: Card) -> Tensor:
     """Grey faces (M, S, S) uint8 to what the card's network takes: (M, C, S, S) float32."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (card.mean, card.std))
     return (torch.from_numpy(grey)[:, None] / 255 - mean) / std
@@ -108,7 +93,7 @@ def _box_square(box: Floats, margin: float) -> tuple[int, int, int]:
     return round((x1 + x2 - size) / 2), round((y1 + y2 - size) / 2), size
 
 
-def _align(faces: Faces, card: ModelCard) -> Similarity:
+def _align(faces: Faces, card: Card) -> Similarity:
     """The `squares` of the faces that are cut by points.
 
     The factor is NaN where the box decides: for all faces if the card says so, else for those whose

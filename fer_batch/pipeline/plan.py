@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fer_batch.config import Config, result_hash
 from fer_batch.errors import MediaError
-from fer_batch.faces.detectors import weights_sha256
+from fer_batch.faces.detectors import check_crop, weights_sha256
 from fer_batch.media import discovery
-from fer_batch.models.card import ModelCard, find_weights, read_card
+from fer_batch.models.card import Card, find_card
 from fer_batch.records import MediaFile
 from fer_batch.results import store
 
@@ -27,8 +27,7 @@ class Plan:
     config_hash: str
     detector_sha256: str
     """Of the detector's weight file; empty where it has none."""
-    weights: Path
-    card: ModelCard
+    card: Card
 
     def without(self, medias: Collection[str]) -> Plan:
         """What is left to do when these files are done."""
@@ -45,6 +44,7 @@ def make_plan(inputs: Sequence[Path], out: Path, config: Config, *, force: bool 
         force: Also the files that are done.
 
     Raises:
+        ConfigError: The classifier needs points, and the detector gives none.
         MediaError: An input is missing or holds no media.
         StoreError: The output belongs to other files.
         WeightsError: The classifier's weights or their card are missing.
@@ -65,10 +65,11 @@ def plan_for(files: Sequence[MediaFile], config: Config) -> Plan:
     """A plan to do all of these files.
 
     Raises:
+        ConfigError: The classifier needs points, and the detector gives none.
         WeightsError: The classifier's weights or their card are missing.
     """
-    weights = find_weights(config.classifier.weights)
-    card = read_card(weights)
+    card = find_card(config.classifier.weights)
+    check_crop(card, config.detector)
     detector_sha256 = weights_sha256(config.detector)
     return Plan(
         todo=tuple(files),
@@ -76,6 +77,5 @@ def plan_for(files: Sequence[MediaFile], config: Config) -> Plan:
         config=config,
         config_hash=result_hash(config, card.sha256, detector_sha256),
         detector_sha256=detector_sha256,
-        weights=weights,
         card=card,
     )

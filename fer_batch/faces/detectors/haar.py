@@ -36,7 +36,6 @@ class HaarDetector:
         DetectorError: OpenCV's cascade file is missing.
     """
 
-    name = "haar"
     batch_frames = 1
 
     def __init__(self, config: Haar) -> None:

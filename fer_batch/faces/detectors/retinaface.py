@@ -46,8 +46,6 @@ class RetinaFaceDetector:
         WeightsError: The weights cannot be fetched or used.
     """
 
-    name = "retinaface"
-
     def __init__(self, config: RetinaFace, device: torch.device) -> None:
         self._config = config
         self._device = device

@@ -47,7 +47,6 @@ class YuNetDetector:
         WeightsError: The weights are not given, missing, or not YuNet's.
     """
 
-    name = "yunet"
     batch_frames = 1
 
     def __init__(self, config: YuNet) -> None:
