@@ -87,8 +87,8 @@ class Haar(_Section):
     min_neighbors: int = Field(3, ge=0)
     """Overlapping hits that make a face; higher means fewer false faces."""
     min_face: float = Field(0.1, gt=0, lt=1)
-    """Smallest face, as a fraction of the frame's shorter side; half of it costs four times as
-    much, as frames are shrunk until such a face just fills the cascade's window."""
+    """Smallest face, as a fraction of the frame's shorter side. Half of it takes four times as
+    long, as frames are shrunk until such a face just fills the cascade's window."""
 
 
 class RetinaFace(_Section):
@@ -131,8 +131,8 @@ class Detector(_Section):
     name: str = "haar"
     """haar (needs no download), retinaface, yunet, or a detector that another package brings."""
     every: int = Field(1, ge=1)
-    """Look for faces in every N-th frame of a video only; in between they move on with their
-    tracks, and a cut is looked at in any case."""
+    """Detect faces only in every N-th frame of a video, and in the first frame after a cut; in
+    between, faces move on with their tracks."""
     haar: Haar = Haar()
     retinaface: RetinaFace = RetinaFace()
     yunet: YuNet = YuNet()
@@ -195,7 +195,8 @@ class Classifier(_Section):
     """How faces are classified."""
 
     weights: str = "default"
-    """Name of weights that ship with fer_batch, or path of a .safetensors file beside its card."""
+    """Name of weights that ship with fer_batch, or of a classifier that another package brings, or
+    path of a .safetensors file beside its card."""
     flip: bool = False
     """Average the probabilities of each face and its mirror image: steadier, twice the time."""
 
