@@ -1,4 +1,4 @@
-"""Boxes or points -> the square grey crops that a network takes."""
+"""Faces cut out of frames, as the square grey crops that a classifier takes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def crop(frames: Frames, faces: Faces, card: Card) -> Tensor:
     """Cut every face out of its full-size frame and prepare it as the card says.
 
     By box: a box becomes a square around its centre, widened by the card's margin. By points: the
-    square is turned, scaled and shifted so that the face's points lie closest to the template's
+    square is rotated, scaled and shifted so that the face's points lie closest to the template's
     (least squares); a face whose points contradict its box is cut by its box. Where a square leaves
-    the frame, the frame's edge is repeated. Only the faces' own pixels are converted, and only the
-    crops travel to the device, so the cost does not grow with the size of the frame.
+    the frame, the frame's edge is repeated. Only the pixels of the faces are converted, so the cost
+    does not grow with the size of the frame.
 
     Args:
         frames: Upright pictures.
-        faces: M faces; ``frame_row`` points into `frames`.
-        card: How to cut; size, channels, margin, mean and std of the crops.
+        faces: M faces; ``frame_row`` is the position in `frames`.
+        card: Says how to cut: by box or points, size, margin, channels, mean and std.
 
     Returns:
         (M, C, S, S) float32 on the CPU, normalised.
@@ -54,7 +54,7 @@ def crop(frames: Frames, faces: Faces, card: Card) -> Tensor:
 
 
 def squares(faces: Faces, card: Card) -> Similarity:
-    """Where `crop` cuts the faces out.
+    """The squares that `crop` cuts out.
 
     Returns:
         For each of M faces the transform of a square with centre 0 and side 1 to the frame, in
@@ -72,7 +72,7 @@ def squares(faces: Faces, card: Card) -> Similarity:
 
 
 def normalise(grey: Bytes, card: Card) -> Tensor:
-    """Grey faces (M, S, S) uint8 to what the card's network takes: (M, C, S, S) float32."""
+    """Grey faces (M, S, S) uint8 as the card's classifier takes them: (M, C, S, S) float32."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (card.mean, card.std))
     return (torch.from_numpy(grey)[:, None] / 255 - mean) / std
 
@@ -87,7 +87,7 @@ def _cut_box(frame: Bytes, box: Floats, margin: float, side: int) -> Bytes:
 
 
 def _box_square(box: Floats, margin: float) -> tuple[int, int, int]:
-    """Left and upper edge, and side, of the square that is cut by a box."""
+    """Left edge, upper edge and side of the square around a box."""
     x1, y1, x2, y2 = (float(edge) for edge in box)
     size = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
     return round((x1 + x2 - size) / 2), round((y1 + y2 - size) / 2), size
@@ -133,7 +133,7 @@ def _cut_aligned(frame: Bytes, square: Similarity, side: int) -> Bytes:
 
 
 def _grey(frame: Bytes, left: int, top: int, right: int, bottom: int) -> tuple[Bytes, complex]:
-    """The part of a frame that lies in a rectangle, at least a pixel, and where it begins."""
+    """The part of a frame in a rectangle, at least one pixel, and the position of its corner."""
     height, width = frame.shape[:2]
     x, y = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
     inside = frame[y : min(max(bottom, 1), height), x : min(max(right, 1), width)]

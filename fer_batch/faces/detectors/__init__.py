@@ -1,4 +1,4 @@
-"""Face detectors: what each has to be able to do, the registry, and its uses.
+"""Face detectors: their protocol, the registry, and what is done with it.
 
 Looking into the registry loads neither torch nor OpenCV: a detector is imported when it is built.
 """
