@@ -34,7 +34,7 @@ def evaluate_models(  # noqa: PLR0913 - the parameters are the form that people 
         split: Which pictures of the data set.
         flip: Average each picture with its mirror image.
         decimals: Of the probabilities in scores.csv; all of them where nothing is said.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         timeout_s: Seconds after which the evaluation is killed.
     """
     what = [*weights, "--dataset", dataset, "--data", str(data), "--split", split]

@@ -38,7 +38,7 @@ def explain_run(  # noqa: PLR0913 - the parameters are the form that people fill
         emotion: Explain this one instead of the strongest of each face.
         sample: At most so many faces, chosen at random; all of them where nothing is said.
         pictures: Draw at most so many faces.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         timeout_s: Seconds after which it is killed.
     """
     command = ["explain", output, f"--pictures={pictures}", f"--device={device}"]

@@ -4,5 +4,5 @@ from typing import Annotated
 
 from pydantic import Field
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
 Seconds = Annotated[float, Field(gt=0)]

@@ -30,7 +30,7 @@ def train_model(
         data: Folder of the data set, or the file that it was packed into.
         output: Folder for the weights; made where it is missing.
         overrides: Settings that replace those of the recipe, each as key=value.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         timeout_s: Seconds after which the training is killed; its last checkpoint stays.
     """
     where = ["--config", str(config), "--data", str(data), "-o", str(output), "--device", device]
@@ -54,7 +54,7 @@ def sweep_model(
         config: YAML file of the sweep.
         data: Folder of the data set, or the file that it was packed into.
         output: Folder for the table and the trials; made where it is missing.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         timeout_s: Seconds after which the sweep is killed; running it again goes on.
     """
     where = ["--config", str(config), "--data", str(data), "-o", str(output), "--device", device]

@@ -67,6 +67,13 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
         ("sampling.every", "expected key=value"),
         ("sampling.every.deep=1", "sampling.every"),
         ("decode.decoder=opencv", "'auto', 'decord' or 'pyav'"),
+        ("detector.name=yunett", r"did you mean 'yunet'.*haar, retinaface, yunet.*'yunett'"),
+        ("detector.name=[]", "valid string"),
+        (
+            "detector.yunett.min_score=1",
+            r"detector\.yunett: unknown setting \(did you mean detector\.yunet\?",
+        ),
+        ("detector=haar", "detector: is a section"),
         ("sampling.end_s=-1", "greater than 0"),
         ("render.timeline=false", "render.timeline is now called render.strip"),
     ],
@@ -108,3 +115,17 @@ def test_hash_follows_results_only() -> None:
         assert result_hash(load(None, [change]), "w", "d") != base
     assert result_hash(Config(), "other weights", "d") != base
     assert result_hash(Config(), "w", "other weights") != base
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ([], "61d709fbb11e6b19"),
+        (["detector.name=yunet"], "1c6ceb62320411d1"),
+        (["detector.name=retinaface"], "7c6f7590dcff2baf"),
+        (["detector.every=3", "detector.haar.min_face=0.05"], "30a61bdec44121cc"),
+        (["detector.name=yunet", "detector.yunet.weights=w.onnx"], "4fc8a920f15d7fed"),
+    ],
+)
+def test_hash_stays_so_that_old_runs_count_as_done(settings: list[str], expected: str) -> None:
+    assert result_hash(load(None, settings), "w", "d") == expected

@@ -248,17 +248,16 @@ def _config(parsed: argparse.Namespace) -> int:
 
 
 def _print_summary(summary: Summary, out: Path, detector: str) -> None:
+    from fer_batch.faces.detectors import find_detector
+
     if summary.n_ok + summary.n_partial + summary.n_failed or summary.interrupted:
         print(f"{summary}\n{summary.n_frames:,} frames, {summary.n_faces:,} faces")
     else:
         print(f"nothing new: {summary.n_skipped:,} files were done before")
     print(f"tables: {out}/media, {out}/frames, {out}/faces")
     if summary.n_frames and not summary.n_faces:
-        if detector == "haar":
-            advice = "--set detector.haar.min_face=0.05 for smaller faces (haar finds frontal ones)"
-        else:
-            advice = f"a lower value for --set detector.{detector}.min_score"
-        print(f"no face was found: try {advice}")
+        advice = find_detector(detector).advice
+        print(f"no face was found: {advice}" if advice else "no face was found")
 
 
 def _complain(error: Exception | str, code: int) -> int:

@@ -188,7 +188,7 @@ def _data(parsed: argparse.Namespace) -> int:
 
 
 def _train(parsed: argparse.Namespace) -> int:
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
     from fer_batch.training.allocator import reuse_freed_memory
     from fer_batch.training.recipe import load_recipe
     from fer_batch.training.train import fit, read_data
@@ -226,7 +226,7 @@ def _train(parsed: argparse.Namespace) -> int:
 
 
 def _sweep(parsed: argparse.Namespace) -> int:
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
     from fer_batch.training.allocator import reuse_freed_memory
     from fer_batch.training.sweep import load_sweep, sweep
 
@@ -248,7 +248,7 @@ def _sweep(parsed: argparse.Namespace) -> int:
 def _evaluate(parsed: argparse.Namespace) -> int:
     from fer_batch.evaluation import evaluate as evaluation
     from fer_batch.models.card import find_weights
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
 
     device = pick_device(parsed.device)
     weights = list(dict.fromkeys(find_weights(name) for name in parsed.weights))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -13,54 +12,30 @@ from torch.fx.experimental.optimization import fuse
 
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import ConfigError
-from fer_batch.models import weights
+from fer_batch.models import weights as weight_files
+from fer_batch.models.card import Card, Predict, find_classifier, find_weights
 from fer_batch.records import Floats
 
 logger = logging.getLogger(__name__)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means.
-
-    Raises:
-        ConfigError: It is not a device, or it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"runtime.device: {name!r} is not auto, cpu, cuda or cuda:N") from error
-    if device.type not in {"cpu", "cuda"}:
-        raise ConfigError(f"runtime.device: {name!r} is not auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"runtime.device: {name} is not there: {torch.cuda.device_count()} CUDA devices found"
-        )
-    return device
-
-
-def pick_devices(names: str) -> tuple[torch.device, ...]:
-    """The devices that a list such as ``cuda:0,cuda:1`` means; ``auto``: every GPU, else the CPU.
-
-    Raises:
-        ConfigError: One of them is not a device, or it is not there.
-    """
-    if names == "auto" and torch.cuda.is_available():
-        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
-    return tuple(pick_device(name.strip()) for name in names.split(","))
-
-
 class Classifier:
-    """A network with its card, on its device; several threads may ask at once.
+    """A classifier with its card, on its device; several threads may call it at once.
+
+    Args:
+        weights: As in `config.Classifier.weights`.
+        device: Where it runs.
+        batch_size: Faces that go through it together; fewer where memory is short.
+        flip: Whether the probabilities of each face and its mirror image are averaged.
 
     Raises:
         WeightsError: The weights cannot be used.
     """
 
-    def __init__(self, path: Path, device: torch.device, *, batch_size: int, flip: bool) -> None:
-        network, self.card = weights.load(path, device)
-        self._network = fuse(network)  # normalisations into convolutions: the same, sooner
+    def __init__(
+        self, weights: Path | str, device: torch.device, *, batch_size: int, flip: bool
+    ) -> None:
+        self.card, self._predict = _load(str(weights), device)
         self._device = device
         self._batch_size = batch_size
         self._flip = flip
@@ -93,11 +68,22 @@ class Classifier:
 
     def _classify(self, crops: Tensor) -> Floats:
         batch = crops.to(self._device, memory_format=torch.channels_last)
-        known = self._probs(batch)
+        known = self._predict(batch)
         if self._flip:
-            known = (known + self._probs(batch.flip(-1))) / 2
-        return cast(Floats, known.cpu().numpy())
+            known = (known + self._predict(batch.flip(-1))) / 2
+        probs: Floats = known.cpu().numpy()
+        return probs
 
-    def _probs(self, batch: Tensor) -> Tensor:
-        logits: Tensor = self._network(batch)
-        return torch.softmax(logits.float() / self.card.temperature, dim=1)
+
+def _load(weights: str, device: torch.device) -> tuple[Card, Predict]:
+    spec = find_classifier(weights)
+    if spec:
+        return spec.card, spec.create(device)
+    network, card = weight_files.load(find_weights(weights), device)
+    network = fuse(network)  # merges normalisations into convolutions: the same results, sooner
+
+    def predict(crops: Tensor) -> Tensor:
+        logits: Tensor = network(crops)
+        return torch.softmax(logits.float() / card.temperature, dim=1)
+
+    return card, predict

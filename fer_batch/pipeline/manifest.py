@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from fer_batch import __version__
+from fer_batch import __version__, plugins
 from fer_batch.errors import FerError
 from fer_batch.pipeline.plan import Plan
 from fer_batch.records import DecodeReport, MediaFile, MediaInfo, MediaRow, Status
@@ -137,6 +137,8 @@ def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, obj
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in PACKAGES},
+            **plugins.versions(plugins.DETECTORS, plan.config.detector.name),
+            **plugins.versions(plugins.CLASSIFIERS, plan.config.classifier.weights),
         },
     }
 
