@@ -1,39 +1,45 @@
-"""The configuration: frozen sections, one per stage, read from YAML and ``section.key=value``."""
+"""The configuration of a run: one section of settings for each stage."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fer_batch.errors import ConfigError
-
-Model = TypeVar("Model", bound=BaseModel)
+from fer_batch.settings import Settings, commented_yaml, merge, validate
 
 Style = Literal["full", "minimal", "heatmap", "side-by-side"]
-Layer = Literal["boxes", "labels", "bars", "ids", "points", "heatmap", "timeline", "clock"]
-_FULL: frozenset[Layer] = frozenset(get_args(Layer)) - {"heatmap"}
-STYLES: dict[Style, frozenset[Layer]] = {
-    "full": _FULL,
+LayerName = Literal[
+    "boxes",
+    "labels",
+    "bars",
+    "ids",
+    "points",
+    "heatmap",
+    "strip",
+    "clock",
+    "blur",
+    "side_by_side",
+]
+_FULL: tuple[LayerName, ...] = ("boxes", "labels", "bars", "ids", "points", "strip", "clock")
+STYLES: dict[Style, frozenset[LayerName]] = {
+    "full": frozenset(_FULL),
     "minimal": frozenset({"boxes", "labels"}),
-    "heatmap": frozenset({"boxes", "labels", "bars", "ids", "heatmap", "timeline", "clock"}),
-    "side-by-side": _FULL,
+    "heatmap": frozenset({"boxes", "labels", "bars", "ids", "heatmap", "strip", "clock"}),
+    "side-by-side": frozenset({*_FULL, "side_by_side"}),
 }
-"""What each style draws."""
+"""The layers of each style."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Sampling(_Section):
+class Sampling(Settings):
     """Which frames of a video are used."""
 
     every: int = Field(1, ge=1)
@@ -54,7 +60,7 @@ class Sampling(_Section):
         return self
 
 
-class Decode(_Section):
+class Decode(Settings):
     """How the frames of files are decoded."""
 
     decoder: Literal["auto", "decord", "pyav"] = "auto"
@@ -74,7 +80,7 @@ class Decode(_Section):
     the memory."""
 
 
-class Haar(_Section):
+class Haar(Settings):
     """OpenCV's Viola-Jones cascade for frontal faces."""
 
     scale_factor: float = Field(1.2, gt=1.0, le=2.0)
@@ -86,7 +92,7 @@ class Haar(_Section):
     much, as frames are shrunk until such a face just fills the cascade's window."""
 
 
-class RetinaFace(_Section):
+class RetinaFace(Settings):
     """RetinaFace (Deng et al., 2020) of retinaface-pytorch: faces of any pose, with points."""
 
     network: Literal["resnet50", "mobilenet0.25"] = "resnet50"
@@ -98,10 +104,10 @@ class RetinaFace(_Section):
     min_score: float = Field(0.7, gt=0, lt=1)
     """Least probability of a face."""
     nms_iou: float = Field(0.4, gt=0, le=1)
-    """Of two faces that overlap more than this, the surer one stays."""
+    """When two faces overlap more than this (0 to 1), only the more certain one is kept."""
 
 
-class YuNet(_Section):
+class YuNet(Settings):
     """OpenCV's YuNet (Wu et al., 2023): small and fast on a CPU, with points."""
 
     weights: str | None = None
@@ -111,50 +117,53 @@ class YuNet(_Section):
     min_score: float = Field(0.7, gt=0, lt=1)
     """Least score of a face."""
     nms_iou: float = Field(0.3, gt=0, le=1)
-    """Of two faces that overlap more than this, the surer one stays."""
+    """When two faces overlap more than this (0 to 1), only the more certain one is kept."""
 
 
-class Detector(_Section):
+class Detector(Settings):
     """How faces are found."""
 
     name: Literal["haar", "retinaface", "yunet"] = "haar"
-    """haar: needs no download."""
+    """haar: frontal faces, needs no download; retinaface: faces of any pose, best on a GPU; yunet:
+    faces of any pose, fast on a CPU. Each has settings of its own below."""
     every: int = Field(1, ge=1)
-    """Look for faces in every N-th frame of a video only; in between they move on with their
-    tracks, and a cut is looked at in any case."""
+    """Look for faces only in every N-th frame of a video, and in the first frame after a cut. In
+    the frames between, each face is moved along the path that it has taken so far."""
     haar: Haar = Haar()
     retinaface: RetinaFace = RetinaFace()
     yunet: YuNet = YuNet()
 
 
-class Track(_Section):
-    """How faces of consecutive frames become tracks."""
+class Track(Settings):
+    """How faces in consecutive frames are joined into tracks: one track is one face over time."""
 
     min_iou: float = Field(0.3, gt=0, le=1)
-    """Least overlap between a face and where its track is expected."""
+    """Smallest overlap (0 to 1) of a face with the place where a track expects it."""
     max_gap_s: float = Field(0.5, ge=0)
-    """A track without a face for longer than this has ended."""
+    """A track ends when its face was not found for longer than this, in seconds."""
     cut_threshold: float = Field(0.3, gt=0, le=1)
-    """Change of picture between two frames, in [0, 1], above which all tracks end."""
+    """All tracks end at a cut, which is where two frames differ by more than this (0 to 1)."""
 
 
-class Classifier(_Section):
+class Classifier(Settings):
     """How faces are classified."""
 
     weights: str = "default"
-    """Name of weights that ship with fer_batch, or path of a .safetensors file beside its card."""
+    """Name of a model that comes with fer_batch, or path of a .safetensors file that has its card
+    (a .json file of the same name) beside it."""
     flip: bool = False
-    """Average the probabilities of each face and its mirror image: steadier, twice the time."""
+    """Average the probabilities of each face and its mirror image: more stable, but it takes twice
+    as long."""
 
 
-class Render(_Section):
+class Render(Settings):
     """How annotated videos look."""
 
     style: Style = "full"
     """full: everything but the heatmap; minimal: boxes and labels; heatmap: what the classifier
     looks at, with the rest; side-by-side: the source, and beside it `full`."""
     boxes: bool | None = None
-    """Frame each face. This and the other layers are as the style has them where empty."""
+    """Frame each face. Where this or another layer is empty, the style decides."""
     labels: bool | None = None
     """Write the emotion and its probability at each face."""
     bars: bool | None = None
@@ -165,16 +174,18 @@ class Render(_Section):
     """Mark eyes, nose and mouth, where the detector gives them."""
     heatmap: bool | None = None
     """Lay a Grad-CAM map of the emotion that the label names over each face."""
-    timeline: bool | None = None
-    """Fill a strip with the mean probabilities of all faces while the video plays."""
+    strip: bool | None = None
+    """Fill a band with the mean probabilities of all faces while the video plays."""
     clock: bool | None = None
     """Write the time."""
+    side_by_side: bool | None = None
+    """Show the source on the left, and all other layers on the right."""
     blur: bool = False
-    """Hide the faces behind large pixels."""
+    """Hide the faces behind large pixels, whatever the style."""
     smooth_s: float = Field(0.5, ge=0)
-    """Time constant over which a track's probabilities are steadied for display; 0 is off."""
+    """Time constant over which the probabilities shown are smoothed; 0 is off."""
     format: Literal["mp4", "gif"] = "mp4"
-    """gif: a short loop without sound."""
+    """mp4: a video with sound; gif: a short loop without sound."""
     codec: str = "auto"
     """ffmpeg's name of the video encoder; auto: h264_nvenc where a GPU has it, else libx264."""
     crf: int = Field(20, ge=0, le=51)
@@ -182,13 +193,21 @@ class Render(_Section):
     preset: str | None = None
     """Encoder preset; empty: veryfast for libx264, the encoder's own for others."""
 
-    def shows(self, layer: Layer) -> bool:
+    @model_validator(mode="before")
+    @classmethod
+    def _explain_old_key(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # run.json of a run that was made before has the key, mostly empty
+        if values.get("timeline") is not None:
+            raise ValueError("render.timeline is now called render.strip")
+        return {key: value for key, value in values.items() if key != "timeline"}
+
+    def shows(self, layer: LayerName) -> bool:
         """Whether a layer is drawn: as it is set, else as the style has it."""
         chosen: bool | None = getattr(self, layer)
         return layer in STYLES[self.style] if chosen is None else chosen
 
 
-class Runtime(_Section):
+class Runtime(Settings):
     """Which parts of the computer a run may use, and how much. Results do not depend on this."""
 
     device: str = "auto"
@@ -217,8 +236,8 @@ class Runtime(_Section):
     removed first. A file larger than the limit is downloaded when no other file is in use."""
 
 
-class Config(_Section):
-    """Everything that can be set."""
+class Config(Settings):
+    """All settings of a run."""
 
     sampling: Sampling = Sampling()
     decode: Decode = Decode()
@@ -232,82 +251,47 @@ class Config(_Section):
 RESULT_SECTIONS = {"sampling", "decode", "detector", "track", "classifier"}
 """Sections that change tables; a change here makes a second run do the work again."""
 
+_HEAD = """All settings of fer-batch. To change some of them, copy them into a file of your own and
+pass it with --config FILE, or name them on the command line: --set sampling.fps=5. The comment of a
+setting says what it means to leave it empty."""
+
 
 def load(
     path: Path | None = None, overrides: Sequence[str] = (), *, base: Config | None = None
 ) -> Config:
-    """Read a YAML file (all keys optional) and apply ``section.key=value`` overrides to it.
+    """Read a YAML file (all keys are optional) and apply ``section.key=value`` overrides to it.
 
     Args:
         path: The file, if any.
-        overrides: Stronger than the file.
-        base: Where unnamed values come from; the defaults if None.
+        overrides: Settings that replace those of the file.
+        base: Settings that neither names are taken from here; None: the defaults.
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; every problem is named.
     """
-    values = layer(path, overrides, base.model_dump() if base else {})
+    values = merge(base.model_dump() if base else {}, path=path, overrides=overrides)
     try:
         return validate(Config, values)
     except ConfigError as error:
-        raise ConfigError(f"{error}. `fer-batch config` lists every key.") from error
+        message = f"{error}. `fer-batch config --commented` explains every setting."
+        raise ConfigError(message) from error
 
 
-def layer(path: Path | None, overrides: Sequence[str], base: dict[str, Any]) -> dict[str, Any]:
-    """Values with those of a YAML file, then those of ``key=value`` overrides, laid over them.
+def dump(config: Config, *, commented: bool = False) -> str:
+    """Write the configuration as YAML that `load` reads back.
 
-    Raises:
-        ConfigError: The file cannot be read, or an override cannot.
+    Args:
+        config: What to write.
+        commented: Whether each setting is explained, as in ``configs/default.yaml``.
     """
-    values = copy.deepcopy(base)
-    _merge(values, read_yaml(path) if path else {})
-    for override in overrides:
-        _apply(values, override)
-    return values
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections of a YAML file.
-
-    Raises:
-        ConfigError: It cannot be read, or does not hold keys with values.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected sections with keys, found {type(values).__name__}")
-    return values
-
-
-def validate(model: type[Model], values: dict[str, Any]) -> Model:
-    """The values as a checked model.
-
-    Raises:
-        ConfigError: A key is unknown or a value is wrong; every problem is named.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
-            + ("" if item["type"] == "extra_forbidden" else f" (got {item['input']!r})")
-            for item in error.errors()
-        )
-        raise ConfigError(problems) from error
-
-
-def dump(config: Config) -> str:
-    """The configuration as YAML that `load` reads back."""
+    if commented:
+        return commented_yaml(config, head=_HEAD)
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     return text
 
 
 def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> str:
-    """Hash (16 hex digits) of all that decides what the tables hold, weights included."""
+    """Hash (16 hex digits) of all settings and weights that change the tables."""
     values = config.model_dump(mode="json", include=RESULT_SECTIONS)
     detector = values["detector"]
     values["detector"] = {key: detector[key] for key in ("name", "every", config.detector.name)}
@@ -316,28 +300,9 @@ def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> st
 
 
 def cpu_threads(runtime: Runtime) -> int:
-    """Threads to use: as configured, else the cores this process may run on."""
-    return runtime.threads or len(os.sched_getaffinity(0))
-
-
-def _merge(values: dict[str, Any], stronger: dict[str, Any]) -> None:
-    for key, value in stronger.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
-        else:
-            values[key] = value
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    *sections, name = key.strip().split(".")
-    if not equals or not name:
-        raise ConfigError(f"--set {override}: expected key=value")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
-    try:
-        values[name] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {error}") from error
+    """Number of threads: as configured, or that of the cores that this process may use."""
+    if runtime.threads:
+        return runtime.threads
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

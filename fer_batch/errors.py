@@ -1,21 +1,26 @@
-"""Everything that is raised on purpose; the text of each is meant for the user."""
+"""Errors that fer_batch raises on purpose; their text is meant for the user."""
 
 from __future__ import annotations
 
 import errno
 from pathlib import Path
 
-_PASSING = frozenset(
+EXIT_DISK_FULL = 3
+EXIT_UNAVAILABLE = 75
+"""Exit codes of `fer-batch` after two of these errors; 75 is EX_TEMPFAIL, which Windows lacks."""
+
+TRANSIENT = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
         *(errno.ECONNREFUSED, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN),
         *(errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET),
     }
 )
+"""Codes of errors of disks and networks that may be gone when the same is tried again."""
 
 
 class FerError(Exception):
-    """Root of every error that fer_batch raises on purpose; its text is meant for the user."""
+    """Base class of every error that fer_batch raises on purpose."""
 
 
 class ConfigError(FerError):
@@ -27,7 +32,7 @@ class MediaError(FerError):
 
     Attributes:
         path: The file.
-        frame_index: The frame at which it happened, or None when it concerns the whole file.
+        frame_index: The frame that cannot be used, or None for the whole file.
     """
 
     def __init__(self, message: str, path: Path, frame_index: int | None = None) -> None:
@@ -41,11 +46,11 @@ class DecodeError(MediaError):
 
 
 class DetectorError(FerError):
-    """A face detector cannot be built or failed on a batch."""
+    """A face detector cannot be created, or failed on a batch."""
 
 
 class WeightsError(FerError):
-    """A weight file is missing, altered, or does not fit its network."""
+    """A weight file is missing or was altered, or does not fit its network."""
 
 
 class StoreError(FerError):
@@ -53,17 +58,19 @@ class StoreError(FerError):
 
 
 class StoreDiskFullError(StoreError):
-    """No space is left for the output folder; what was finished before is kept."""
+    """The disk of the output folder is full; finished files are kept."""
 
 
 class UnavailableError(FerError):
-    """A disk or network does not answer; the same may go well a little later."""
+    """A disk or network does not answer now, but may answer later."""
 
 
-def may_pass(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, is of a disk or network that may answer later."""
-    is_passing = isinstance(error, OSError) and error.errno in _PASSING
-    return error is not None and (is_passing or may_pass(error.__cause__))
+def is_transient(error: BaseException | None) -> bool:
+    """Whether an error, or one of its causes, may be gone when the same is tried again."""
+    if error is None:
+        return False
+    is_own = isinstance(error, OSError) and error.errno in TRANSIENT
+    return is_own or is_transient(error.__cause__)
 
 
 class RenderError(FerError):
@@ -71,4 +78,4 @@ class RenderError(FerError):
 
 
 class ExplainError(FerError):
-    """There is nothing to explain, or some of it cannot be explained."""
+    """There are no faces to explain, or some of them cannot be explained."""

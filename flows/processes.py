@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-LIBC = ctypes.CDLL(None)
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+from fer_batch.distributed import child
+
+PR_SET_CHILD_SUBREAPER = 36
 STOP_S = 10
 
 
@@ -20,15 +21,18 @@ class ServeError(Exception):
 
 
 class Processes:
-    """Python modules that run until the `with` block ends; no process of theirs is left then."""
+    """Python modules that run until the `with` block ends.
+
+    No process of theirs is left then; on other systems than Linux, those that they started may be.
+    """
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        # What they leave behind when they end becomes a child of this process.
-        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        if sys.platform == "linux":  # what they leave when they end becomes a child of this process
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,11 +52,11 @@ class Processes:
     def start(self, name: str, *module: str, quiet: bool = False, **environment: str) -> None:
         """Start a module in a session that Ctrl-C does not reach."""
         self._running[name] = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", *module],
+            [*child.COMMAND, *module],
             env=self._environment | environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL if quiet else None,
             start_new_session=True,
-            preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
         )
 
     def run(self, name: str, *module: str) -> None:
@@ -71,7 +75,7 @@ class Processes:
 
 
 def _children(pid: int) -> list[int]:
-    """Of all threads of a process; none where the process is gone."""
+    """Of all threads of a process; none where the process is gone, and on other systems."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):

@@ -12,8 +12,18 @@ from fer_batch import __version__
 from fer_batch.errors import FerError
 from fer_batch.pipeline.plan import Plan
 from fer_batch.records import DecodeReport, MediaFile, MediaInfo, MediaRow, Status
+from fer_batch.storage import urls
 
-PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pillow", "numpy", "pyarrow")
+PACKAGES = (
+    "torch",
+    "decord",
+    "decord2",
+    "av",
+    "opencv-python-headless",
+    "pillow",
+    "numpy",
+    "pyarrow",
+)
 """Packages whose versions can change results."""
 
 
@@ -73,7 +83,7 @@ def media_row(
         report = DecodeReport("none", 0, 0, 0)
     return MediaRow(
         media=file.media,
-        root=str(file.path).removesuffix(file.media).rstrip("/") or "/",
+        root=_root(file),
         kind=file.kind,
         status=status,
         error=error,
@@ -99,6 +109,13 @@ def media_row(
         config_hash=plan.config_hash,
         seconds=seconds,
     )
+
+
+def _root(file: MediaFile) -> str:
+    """The input folder or URL that the name of a file is relative to."""
+    if urls.is_url(file.path):
+        return str(file.path).removesuffix(file.media).rstrip("/")
+    return str(file.path.parents[file.media.count("/")])
 
 
 def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, object]:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fer_batch.config import Config
-from fer_batch.errors import DetectorError, FerError, UnavailableError, may_pass
+from fer_batch.errors import DetectorError, FerError, UnavailableError, is_transient
 from fer_batch.pipeline.classification import Classification, CroppedFaces, cut_out
 from fer_batch.pipeline.collector import Collector, FileOutcome, Results
 from fer_batch.pipeline.face_finder import FaceFinder, FoundFaces, Search, TrackingState
@@ -325,8 +325,9 @@ class _Run:
 
     def _finish(self, end: EndOfFile) -> None:
         progress = self._files.pop(end.file.media)
-        if self._retry_transient and isinstance(end.outcome, Exception) and may_pass(end.outcome):
-            raise UnavailableError(f"{end.file.media}: {end.outcome}")
+        error = end.outcome if isinstance(end.outcome, Exception) else None
+        if self._retry_transient and is_transient(error):
+            raise UnavailableError(f"{end.file.media}: {error}")
         row = self._results.finish(
             FileOutcome(
                 progress.file,

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -88,7 +89,7 @@ class Claim:
     def _write(self, state: State) -> None:
         self._beat += 1
         if is_current(self._folder, self._name, self.generation):
-            replace(
+            urls.write(
                 _file(self._folder, self._name, self.generation),
                 _content(state, beat=self._beat, share=self.share),
             )
@@ -252,13 +253,6 @@ def _file(folder: Path, name: str, generation: int) -> Path:
     return folder / f"{name}.{generation}"
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Put a file in place, as a whole or not at all."""
-    temporary = urls.temporary_for(path)
-    temporary.write_bytes(content)
-    urls.publish(temporary, path)
-
-
 def _content(state: State, *, beat: int = 0, share: float = 0.0) -> bytes:
     host, pid = _this_host(), os.getpid()
     values = {"state": state, "beat": beat, "share": round(share, 4)}
@@ -266,16 +260,22 @@ def _content(state: State, *, beat: int = 0, share: float = 0.0) -> bytes:
 
 
 def _is_dead(claim: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this host that has ended."""
-    is_here = claim.get("host") == _this_host()
+    """Whether the holder was a process of this host that has ended, as far as this is known."""
+    is_here = _this_host() is not None and claim.get("host") == _this_host()
     return is_here and _started(int(claim["pid"])) != claim["started"]
 
 
 @cache
-def _this_host() -> str:
-    """This boot of this machine, and the container in it."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+def _this_host() -> str | None:
+    """This boot of this machine, and the container in it; None where only Linux could tell.
+
+    A dead holder is then found by its silence alone.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
 
 
 def _started(pid: int) -> str | None:
@@ -289,4 +289,9 @@ def _started(pid: int) -> str | None:
 
 
 def _now_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    """Seconds of a clock that goes on while the machine sleeps."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+    return time.monotonic()
