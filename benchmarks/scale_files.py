@@ -57,11 +57,11 @@ def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict
     with phases.time("find and plan"):
         plan = make_plan([folder], out, Config())
     with phases.time("cut and write shards"):
-        part = shared_run.take_part(plan, out, max_mb=SHARD_MB, split_mb=1000, lease_s=60)
+        part = shared_run.join_run(plan, out, max_mb=SHARD_MB, split_mb=1000, lease_s=60)
         run = part.__enter__()
     for number in range(1, run.n_shards + 1):
         with phases.time("look for a free shard, claim it, say it is done"):
-            _ = run.free(())[0]
+            _ = run.free_shards()[0]
             claim = run.take(number)
         with claim:
             with phases.time("write its rows"):
@@ -70,7 +70,7 @@ def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict
             with phases.time("look for a free shard, claim it, say it is done"):
                 claim.finish()
     began_poll = time.process_time()
-    _ = run.free(()), run.share
+    _ = run.free_shards(), run.share()
     poll_ms = 1e3 * (time.process_time() - began_poll)
     with phases.time("end"):
         part.__exit__(None, None, None)
@@ -83,7 +83,7 @@ def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict
     make_files(folder, kind, count, count + 10)
     with phases.time("plan, begin and end of a run over 10 more"):
         plan = make_plan([folder], out, Config())
-        with shared_run.take_part(plan, out, max_mb=SHARD_MB, split_mb=1000, lease_s=60):
+        with shared_run.join_run(plan, out, max_mb=SHARD_MB, split_mb=1000, lease_s=60):
             pass
     return {
         "n_shards": run.n_shards,

@@ -117,12 +117,12 @@ class Folder:
 def without_prefect(folder: Folder, n_workers: int, shards_each: int, shard_s: float) -> Done:
     """A run whose workers are processes that only take shards."""
     from fer_batch.config import Config
-    from fer_batch.distributed.shared_run import take_part
+    from fer_batch.distributed.shared_run import join_run
     from fer_batch.pipeline.plan import make_plan
 
     folder.prepare(n_workers * shards_each, shard_s)
     plan = make_plan([folder.videos], folder.out, Config())
-    part = take_part(plan, folder.out, max_mb=VIDEO_MB, split_mb=1000, lease_s=60)
+    part = join_run(plan, folder.out, max_mb=VIDEO_MB, split_mb=1000, lease_s=60)
     with part, contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(
@@ -149,10 +149,10 @@ def queue(out: str) -> None:
     from fer_batch.distributed.shared_run import SharedRun
     from fer_batch.distributed.supervisor import do_shard
 
-    run = SharedRun.under_way(Path(out))
+    run = SharedRun.current(Path(out))
     print("ready", flush=True)
     sys.stdin.read()
-    while free := run.free(()):
+    while free := run.free_shards():
         do_shard(Path(out), free[0], timeout_s=600)
 
 

@@ -35,7 +35,7 @@ _WORST_FIRST = ("failed", "partial", "ok")
 @contextmanager
 def showing(run: SharedRun) -> Iterator[None]:
     """Show how far a run is. The work does not wait for a server that does not answer."""
-    progress = create_progress_artifact(run.share * 100, key="progress", description=str(run.out))
+    progress = create_progress_artifact(run.share() * 100, key="progress", description=str(run.out))
     ended = Event()
 
     def show() -> None:
@@ -43,7 +43,7 @@ def showing(run: SharedRun) -> Iterator[None]:
         while not is_last:
             is_last = ended.wait(PROGRESS_S)
             try:
-                update_progress_artifact(progress, round(run.share * 100, 1))
+                update_progress_artifact(progress, round(run.share() * 100, 1))
             except Exception as error:  # noqa: BLE001 - a server that is away must not stop the work
                 get_run_logger().warning("the progress cannot be shown: %s", error)
 

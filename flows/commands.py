@@ -34,8 +34,8 @@ def run_command(
     cancelling stops it at once, and the system kills it when the flow run dies in any other way.
     """
     log = forwarding(log_level)
-    ended = supervisor.run_command(arguments, timeout_s=timeout_s, on_log=log, on_output=log)
-    return Failed(message=f"{name}: {ended.said}") if ended.code else None
+    result = supervisor.run_command(arguments, timeout_s=timeout_s, on_log=log, on_output=log)
+    return Failed(message=f"{name}: {result.message}") if result.exit_code else None
 
 
 def forwarding(level: Level) -> Callable[[str], None]:

@@ -60,8 +60,8 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
         settings = config if isinstance(config, Config) else configuration.load(config)
         plan = left = make_plan([path_of(each) for each in inputs], out, settings, force=force)
         reasons: list[str] = []
-        while not reasons and (left.todo or SharedRun.under_way(out)):
-            with shared_run.take_part(
+        while not reasons and (left.todo or SharedRun.current(out)):
+            with shared_run.join_run(
                 left,
                 out,
                 force=force,
@@ -72,11 +72,11 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
                 if left is plan:
                     call_workers(input=inputs, output=output, config=config, scale=scale)
                 reasons = do_shards(run, scale, log_level)
-                left = left.without(run.medias)
+                left = left.without(run.media())
         summary = shared_run.summary(plan, out, began)
         drawn = []
         if not summary.interrupted:
-            with shared_run.drawing(out):
+            with shared_run.drawing_lock(out):
                 drawn = _draw(out, annotate=annotate, report=report, timeout_s=scale.timeout_s)
     except FerError as error:
         return Failed(message=str(error))

@@ -45,7 +45,7 @@ def shard(output: str, number: int, timeout_s: float, log_level: Level) -> bool 
             path_of(output),
             number,
             timeout_s=timeout_s,
-            is_patient=task_run.run_count <= len(RETRY_DELAYS_S),
+            retry_transient=task_run.run_count <= len(RETRY_DELAYS_S),
             on_log=forwarding(log_level),
         )
     except UnavailableError:
@@ -60,9 +60,10 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
     failed: dict[int, str] = {}
     with showing(run), runner_for(scale) as runner:
         while True:
-            passed = {*under_way.values(), *failed}
+            run.release_silent()
             room = scale.slots - len(under_way)
-            for number in run.free(passed)[:room] if room else ():
+            taken = {*under_way.values(), *failed}
+            for number in run.free_shards(skip=taken)[:room] if room else ():
                 parameters = dict(
                     output=str(run.out),
                     number=number,
@@ -71,7 +72,7 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
                 )
                 under_way[runner.submit(shard, parameters)] = number
             if not under_way:
-                if not run.is_at_work_elsewhere(failed):
+                if not run.has_other_workers(own=failed):
                     return list(failed.values())
                 sleep(POLL_S)
             done, _ = wait(list(under_way), timeout=POLL_S)

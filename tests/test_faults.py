@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.config import load
-from fer_batch.distributed.shared_run import SharedRun, take_part
+from fer_batch.distributed.shared_run import SharedRun, join_run
 from fer_batch.distributed.supervisor import do_shard
 from fer_batch.errors import StoreDiskFullError
 from fer_batch.pipeline import process as pipeline
@@ -105,7 +105,7 @@ def assert_whole(out: Path, expected: Tables) -> None:
 
 def is_whole(out: Path) -> bool:
     """Whether a run has ended there."""
-    return (out / "run.json").exists() and SharedRun.under_way(out) is None
+    return (out / "run.json").exists() and SharedRun.current(out) is None
 
 
 def assert_no_row_is_doubled(out: Path) -> None:
@@ -314,12 +314,12 @@ def test_a_worker_without_space_of_its_own_leaves_the_shard_to_others(
     out = urls.path_of("s3://faults/out")
     fill(disk, 4096)  # on a disk without any, Python takes another one
     plan = make_plan([footage], out, CONFIG)
-    with take_part(plan, out, max_mb=0.1, split_mb=1000, lease_s=60) as run:
-        shards = run.free(passed=())
+    with join_run(plan, out, max_mb=0.1, split_mb=1000, lease_s=60) as run:
+        shards = run.free_shards()
         with monkeypatch.context() as here:
             here.setenv("TMPDIR", str(disk))
             with pytest.raises(StoreDiskFullError, match=f"no space left in {disk}"):
                 do_shard(out, 1, timeout_s=300)
-        assert run.free(passed=()) == shards
+        assert run.free_shards() == shards
         assert all(do_shard(out, number, timeout_s=300) for number in shards)
     assert_same(out, undisturbed)

@@ -21,7 +21,7 @@ def sleep_and_commit(out: Path, number: int, generation: int, end: float) -> Non
     from fer_batch.results import store
     from tests.support.results import CARD, row
 
-    run = SharedRun.under_way(out)
+    run = SharedRun.current(out)
     with store.lock(out, shared=True):
         files = run.shard(number).files
         time.sleep(max(0, end - time.time()))

@@ -157,7 +157,7 @@ def _add_work(commands: cli_models.Commands) -> None:
     work.add_argument("start", type=int, metavar="START", help="first file of the shard")
     work.add_argument("stop", type=int, metavar="STOP", help="first file after those to process")
     work.add_argument(
-        "--patient",
+        "--retry-transient",
         action="store_true",
         help=f"exit with {EXIT_UNAVAILABLE} if a disk or network does not answer",
     )
@@ -175,7 +175,7 @@ def _work(parsed: argparse.Namespace) -> int:
             parsed.number,
             parsed.generation,
             slice(parsed.start, parsed.stop),
-            is_patient=parsed.patient,
+            retry_transient=parsed.retry_transient,
             on_progress=lambda progress: print(progress.share, flush=True),
             stop=stop,
         )

@@ -1,4 +1,4 @@
-"""Where the results of a shard go. Loads no network, as who watches over a shard needs it too."""
+"""Where the results of a shard are written. Without torch, as the supervisor needs it too."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from fer_batch.pipeline.plan import Plan
 from fer_batch.records import MediaFile
 
 PIECES = "pieces"
-"""Folder of a run under way."""
+"""Folder for the pieces of long videos, inside the folder of a shared run."""
 
 
 def set_aside(
     run: SharedRun, file: MediaFile, reason: str, before_commit: Callable[[], None]
 ) -> None:
-    """Let a file, or a piece of it, count as failed without reading it."""
+    """Record a file, or a piece of it, as failed without reading it.
+
+    Args:
+        run: The current run.
+        file: The file, with its `MediaFile.piece`.
+        reason: What went wrong, as the end of a sentence.
+        before_commit: Called before the result is written. An exception from it prevents that.
+    """
     plan = run.plan([file])
     error = MediaError(f"set aside, as it {reason}", file.path)
     outcome = FileOutcome(file, None, error, n_faces=0, seconds=0, cuts=CutDetector(1))
@@ -32,7 +39,7 @@ def set_aside(
 def collector_for(
     run: SharedRun, plan: Plan, before_commit: Callable[[], None]
 ) -> PieceCollector | Collector:
-    """Where the results of files go, all of one shard."""
+    """The collector for files of one shard."""
     if any(file.piece.n > 1 for file in plan.todo):
         return PieceCollector(run.folder / PIECES, plan, before_commit=before_commit)
     return Collector(run.out, plan, image_part_s=math.inf, before_commit=before_commit)

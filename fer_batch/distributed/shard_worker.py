@@ -1,4 +1,4 @@
-"""The process that does files of a shard; the `supervisor` starts and watches it."""
+"""What the process that does files of a shard runs; the `supervisor` starts and watches it."""
 
 from __future__ import annotations
 
@@ -21,53 +21,60 @@ def work(  # noqa: PLR0913 - they come from a command line
     run_id: str,
     number: int,
     generation: int,
-    span: slice,
+    file_range: slice,
     *,
-    is_patient: bool,
+    retry_transient: bool,
     on_progress: Callable[[Progress], None],
     stop: threading.Event,
 ) -> bool:
     """Do files of a shard, except those that an earlier process has finished.
 
-    Returns whether it came to the end.
-
     Args:
         out: Output folder.
-        run_id: Of the run under way there.
-        number: Of the shard.
-        generation: Of the claim on it; nothing is committed when there is a later one.
-        span: Which files.
-        is_patient: Raise an error when a disk or network does not answer; see `run_plan`.
+        run_id: Id of its current run.
+        number: Number of the shard.
+        generation: Generation of the claim on the shard. If there is a later one, nothing is
+            committed.
+        file_range: Positions of the files in the shard.
+        retry_transient: As for `run_plan`.
         on_progress: Called whenever frames are done.
-        stop: Ends it early.
+        stop: When set, the work ends early.
+
+    Returns:
+        Whether all these files are done.
 
     Raises:
         ClaimLostError: The shard was given to another process.
-        FerError: As `run_plan`.
+        FerError: As for `run_plan`.
     """
-    run = SharedRun.under_way(out)
+    run = SharedRun.current(out)
     if run is None or run.id != run_id:
         raise ClaimLostError(f"run {run_id} has ended in {out}")
     before_commit = partial(run.check, number, generation)
     before_commit()
     shard = run.shard(number)
     with store.lock(out, shared=True):
-        if shard.joins:
-            (file,), folder = shard.files, run.folder / PIECES
+        if shard.piece_shards:
+            (file,), n_pieces = shard.files, len(shard.piece_shards)
             join_pieces(
-                run.plan(()), file, len(shard.joins), folder, out, before_commit=before_commit
+                run.plan(()),
+                file,
+                n_pieces,
+                run.folder / PIECES,
+                out,
+                before_commit=before_commit,
             )
             return True
-        plan = run.plan(_left(shard.files[span], run))
+        plan = run.plan(_unfinished(shard.files[file_range], run))
         with collector_for(run, plan, before_commit) as collector:
             summary = run_plan(
-                plan, collector, retry_transient=is_patient, on_progress=on_progress, stop=stop
+                plan, collector, retry_transient=retry_transient, on_progress=on_progress, stop=stop
             )
     return not summary.interrupted
 
 
-def _left(files: Sequence[MediaFile], run: SharedRun) -> tuple[MediaFile, ...]:
-    """Files that are not done; still images are done together, in one part, or not at all."""
+def _unfinished(files: Sequence[MediaFile], run: SharedRun) -> tuple[MediaFile, ...]:
+    """The files that are not done. Still images are one part: all of them are done, or none."""
     if files[0].kind == "image":
         part = store.part_id([file.media for file in files])
         return () if store.is_committed(run.out, part) else tuple(files)

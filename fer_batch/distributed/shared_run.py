@@ -1,17 +1,18 @@
-"""A run as a queue of shards in its output folder, which any number of processes do together.
+"""A run as a queue of shards in its output folder, which any number of processes work on together.
 
 ```
-OUT/.run/plan.json                 the run under way: settings, and what each shard holds
-OUT/.run/plan.<n>                  claims of the right to plan and to end a run
-OUT/.run/<id>/names.json           all its files
+OUT/.run/plan.json                 the current run: its settings and its number of shards
+OUT/.run/plan.<n>                  claims on the right to plan and to end a run
+OUT/.run/<id>/names.json           names of all files of the run
 OUT/.run/<id>/shards/00001.json    files of a shard
-OUT/.run/<id>/claims/00001.<n>     see `fer_batch.storage.claims`; 00001.done when it is done
-OUT/.run/<id>/pieces/              of long videos, see `fer_batch.distributed.pieces`
+OUT/.run/<id>/claims/00001.<n>     claims on a shard (`fer_batch.storage.claims`)
+OUT/.run/<id>/claims/00001.done    exists when the shard is done
+OUT/.run/<id>/pieces/              pieces of long videos (`fer_batch.distributed.pieces`)
 ```
 
-The first process plans; the others take part. Whoever finds everything done ends the run: it
-writes run.json and removes the rest. A run that nobody works on any more is continued by the next
-process that comes with the same settings, and given up by one that comes with others.
+The first process plans the run, and others join it. A process that finds all shards done ends the
+run: it writes run.json and removes the rest. A run that nobody works on any more is continued by
+the next process that has the same settings, and replaced by one that has others.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,11 @@ from fer_batch.settings import validate
 from fer_batch.storage import claims, urls
 from fer_batch.storage.claims import Claim, ClaimLostError, Claims
 
-PATIENCE_S = 86_400.0
-"""How long a process waits for another that plans or ends a run, or makes pictures of it."""
+MAX_WAIT_S = 86_400.0
+"""How long a process waits for another that plans a run, ends it, or makes pictures of it."""
 DRAWING_LEASE_S = 60.0
+FORMAT = 2
+"""Version of the files in OUT/.run. A run of another version counts as one with other settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +54,16 @@ class Shard:
 
     number: int
     files: tuple[MediaFile, ...]
-    """Videos or still images, not both; or a piece of a video."""
-    joins: tuple[int, ...] = ()
-    """Shards of the pieces of its only file: its work is to put them together."""
+    """Videos or still images, not both; or one piece of a video."""
+    piece_shards: tuple[int, ...] = ()
+    """If not empty, the work is to join the pieces of the only file, which these shards hold."""
 
     @property
     def label(self) -> str:
         """For people: ``shard 3: b/c.mp4 and 2 more``."""
         file, n_more = self.files[0], len(self.files) - 1
-        if self.joins:
-            more = f", put together from {len(self.joins)} pieces"
+        if self.piece_shards:
+            more = f", put together from {len(self.piece_shards)} pieces"
         elif file.piece.n > 1:
             more = f", piece {file.piece.number + 1} of {file.piece.n}"
         else:
@@ -70,20 +72,24 @@ class Shard:
 
 
 class SharedRun:
-    """The run under way in an output folder.
+    """The current run of an output folder, which processes share.
 
     Attributes:
-        folder: Of what is needed as long as it is under way.
-        members: One claim for each process that takes part.
+        folder: Holds what is only needed until the run ends.
+        members: One claim for each process that has joined.
     """
 
     def __init__(self, out: Path, header: dict[str, Any]) -> None:
         self.out = out
         self.id: str = header["id"]
         self.config_hash: str = header["config_hash"]
+        self.has_known_format = header.get("format") == FORMAT
         self.n_shards: int = header["n_shards"]
-        self._joins = {int(number): shards for number, shards in header["joins"].items()}
+        self._piece_shards = {
+            int(number): shards for number, shards in header.get("piece_shards", {}).items()
+        }
         self._header = header
+        self._media: frozenset[str] | None = None
         self.began = datetime.fromisoformat(header["began"])
         self.lease_s: float = header["lease_s"]
         self.folder: Path = out / ".run" / self.id
@@ -91,8 +97,8 @@ class SharedRun:
         self._claims = Claims(self.folder / "claims", self.lease_s)
 
     @classmethod
-    def under_way(cls, out: Path) -> SharedRun | None:
-        """The run of an output folder; None where there is none."""
+    def current(cls, out: Path) -> SharedRun | None:
+        """The current run of an output folder; None if there is none."""
         with suppress(FileNotFoundError):
             return cls(out, json.loads(urls.read(out / ".run" / "plan.json")))
         return None
@@ -106,135 +112,141 @@ class SharedRun:
             )
             for file in values["files"]
         ]
-        return Shard(number, tuple(files), tuple(values["joins"]))
+        return Shard(number, tuple(files), tuple(values["piece_shards"]))
 
     def write(self, shard: Shard) -> None:
-        """Put a shard where `shard` finds it."""
+        """Write a shard to the place where `shard` reads it."""
         values = asdict(shard)
         self._file(shard.number).write_text(json.dumps(values, default=str), encoding="utf-8")
 
     def clear(self) -> None:
-        """Remove the run: no process takes part any more."""
+        """Remove everything that is only needed until the run ends."""
         (self.out / ".run" / "plan.json").unlink(missing_ok=True)
         urls.remove_folder(self.folder)
 
     def plan(self, files: Sequence[MediaFile]) -> Plan:
-        """The work on some files, as this process would do it.
+        """A plan to do some files as the run wants it.
 
         Raises:
-            ConfigError: It would give other results than the run's: other weights stand here.
+            ConfigError: This host has other weights than the host that planned the run.
         """
         plan = plan_for(files, validate(Config, self._header["config"]))
         if plan.config_hash != self.config_hash:
             raise ConfigError(
-                f"the run in {self.out} was planned with other weights than those that stand here: "
+                f"the run in {self.out} was planned with other weights than this host has: "
                 "put the same files in place"
             )
         return plan
 
     def take(self, number: int) -> Claim | None:
-        """Claim a shard; None when it is done or another process has it."""
+        """Claim a shard; None if it is done or another process has it."""
         with writing(self.out):
             return self._claims.take(_name(number)) if self._file(number).exists() else None
 
     def check(self, number: int, generation: int) -> None:
-        """Raise `ClaimLostError` when a shard was given to another process."""
+        """Raise `ClaimLostError` if a shard was given to another process."""
         if not claims.is_current(self.folder / "claims", _name(number), generation):
             raise ClaimLostError(f"{self.out}: shard {number} was given to another worker")
 
-    def free(self, passed: Collection[int]) -> list[int]:
-        """Numbers of the shards that can be claimed now, without those that this process passes."""
+    def free_shards(self, *, skip: Collection[int] = ()) -> list[int]:
+        """Numbers of the shards that can be claimed now, without those to skip."""
         states = self._claims.states()
-        if self.has_ended:
+        if self.has_ended():
             return []
         return [
             number
             for number in range(1, self.n_shards + 1)
-            if number not in passed
+            if number not in skip
             and states.get(_name(number), "free") == "free"
-            and all(states.get(_name(piece)) == "done" for piece in self._joins.get(number, ()))
+            and all(
+                states.get(_name(piece)) == "done" for piece in self._piece_shards.get(number, ())
+            )
         ]
 
-    def is_at_work_elsewhere(self, own: Collection[int]) -> bool:
-        """Whether other processes hold shards."""
+    def release_silent(self) -> None:
+        """Make shards free whose workers have fallen silent."""
+        self._claims.release_silent()
+
+    def has_other_workers(self, *, own: Collection[int] = ()) -> bool:
+        """Whether other processes hold shards, or held some that are not released yet."""
         states = self._claims.states()
         return any(
-            states.get(_name(number)) == "held"
+            states.get(_name(number)) in ("held", "silent")
             for number in range(1, self.n_shards + 1)
             if number not in own
         )
 
-    @property
     def is_done(self) -> bool:
-        """Whether every shard is."""
-        done = Counter(self._claims.states().values())["done"]
-        return done == self.n_shards or self.has_ended
+        """Whether every shard is done."""
+        n_done = Counter(self._claims.states().values())["done"]
+        return n_done == self.n_shards or self.has_ended()
 
-    @property
     def has_ended(self) -> bool:
-        """Whether another process has ended the run, and removed it."""
-        current = SharedRun.under_way(self.out)
+        """Whether another process has ended the run and removed it."""
+        current = SharedRun.current(self.out)
         return current is None or current.id != self.id
 
-    @cached_property
-    def medias(self) -> set[str]:
-        """Names of all its files."""
-        return set(json.loads(urls.read(self.folder / "names.json")))
+    def media(self) -> frozenset[str]:
+        """Names of all files of the run, which are read only once."""
+        if self._media is None:
+            self._media = frozenset(json.loads(urls.read(self.folder / "names.json")))
+        return self._media
 
-    @property
     def share(self) -> float:
-        """Part of the run that is done, in [0, 1], by shards."""
+        """Fraction of the run that is done, in [0, 1], by number of shards."""
         shares = self._claims.shares()
-        return 1.0 if self.has_ended else sum(shares.values()) / max(1, self.n_shards)
+        return 1.0 if self.has_ended() else sum(shares.values()) / max(1, self.n_shards)
 
     def _file(self, number: int) -> Path:
         return self.folder / "shards" / f"{_name(number)}.json"
 
 
 @contextmanager
-def take_part(
+def join_run(
     plan: Plan, out: Path, *, force: bool = False, max_mb: float, split_mb: float, lease_s: float
 ) -> Iterator[SharedRun]:
-    """Take part in the run under way in an output folder, or begin one.
+    """Join the current run of an output folder, or begin one.
 
-    The shards are done inside the block. When all are done it is the end of the run.
+    The caller does shards inside the ``with`` block. If all shards are done when the block is left,
+    the run is ended.
 
     Args:
-        plan: What a run that begins has to do.
+        plan: The work of a run that is begun.
         out: Output folder; it need not exist.
-        force: Whether files of the plan that are done by now are done again.
-        max_mb: Megabytes of files in one shard; a larger file has one of its own.
+        force: Whether a run that is begun also does files of the plan that are done.
+        max_mb: Megabytes of files in one shard. A larger file has a shard of its own.
         split_mb: Megabytes above which a video is done in pieces of about this size.
         lease_s: Seconds of silence after which the shard of a worker is given to another.
 
     Raises:
-        StoreError: Another run with other settings is at work there, or it cannot be written.
+        StoreError: Another run with other settings is writing to the folder, or the folder cannot
+            be written.
     """
     with writing(out):
         urls.make_folder(out / ".run")
     right = Claims(out / ".run", lease_s)
-    with _held(right, "plan", out), writing(out):
-        run = _under_way(plan, out) or _begin(
+    with _wait_for(right, "plan", out), writing(out):
+        run = _joinable(plan, out) or _begin(
             plan, out, force=force, max_mb=max_mb, split_mb=split_mb, lease_s=lease_s
         )
         member = run.members.take(uuid.uuid4().hex)
-        _ = run.medias  # read as long as it is surely there
+        run.media()  # read now, as the file is removed when the run ends
     with member or nullcontext():
         yield run
-    if run.is_done:
-        with _held(right, "plan", out):
+    if run.is_done():
+        with _wait_for(right, "plan", out):
             _end(run, plan)
 
 
 @contextmanager
-def drawing(out: Path) -> Iterator[None]:
-    """Keep others from making pictures of a run at the same time, and wait for those who do."""
-    with _held(Claims(out / ".run", DRAWING_LEASE_S), "drawing", out):
+def drawing_lock(out: Path) -> Iterator[None]:
+    """Let only one process at a time make pictures of a run; the others wait."""
+    with _wait_for(Claims(out / ".run", DRAWING_LEASE_S), "drawing", out):
         yield
 
 
 def summary(plan: Plan, out: Path, began: datetime) -> Summary:
-    """What became of the files of a plan, told from the rows that all processes wrote."""
+    """What became of the files of a plan, from the media rows that all processes wrote."""
     todo = {file.media for file in plan.todo}
     rows = [
         row
@@ -257,16 +269,16 @@ def summary(plan: Plan, out: Path, began: datetime) -> Summary:
     )
 
 
-def cut(
+def make_shards(
     files: Sequence[MediaFile], config: Config, *, max_mb: float, split_mb: float
 ) -> list[Shard]:
-    """Cut files into shards of about the same size, the largest first.
+    """Divide files into shards of about the same size, the largest first.
 
     Args:
-        files: Still images before videos; no shard holds both.
-        config: Tells which videos may be done in pieces.
+        files: Still images, then videos; no shard holds both.
+        config: Decides which videos can be done in pieces.
         max_mb: Megabytes in one shard, give or take half a file.
-        split_mb: Megabytes above which a video is done in pieces, of at most as much.
+        split_mb: Megabytes above which a video is done in pieces, which have at most this size.
     """
     long = {f: None for f in files if f.size_bytes > split_mb * 1e6 and can_split(f, config)}
     groups: list[tuple[MediaFile, ...]] = []
@@ -283,29 +295,31 @@ def cut(
     pieces = defaultdict[str, list[int]](list)
     for shard in shards:
         pieces[shard.files[0].media].append(shard.number)
-    joins = enumerate(long, start=len(shards) + 1)
-    return [*shards, *(Shard(n, (file,), tuple(pieces[file.media])) for n, file in joins)]
+    joining = enumerate(long, start=len(shards) + 1)
+    return [*shards, *(Shard(n, (file,), tuple(pieces[file.media])) for n, file in joining)]
 
 
 def _balanced(files: Sequence[MediaFile], max_bytes: float) -> Iterator[tuple[MediaFile, ...]]:
-    """Files in order, each in the shard in whose share of all bytes its middle lies."""
+    """The files of each shard. All bytes are divided evenly; the middle of a file decides."""
     total = _size(files)
-    share = total / math.ceil(total / max_bytes) if total else math.inf
+    shard_bytes = total / math.ceil(total / max_bytes) if total else math.inf
     ends = itertools.accumulate(file.size_bytes for file in files)
-    turns = [(end - file.size_bytes / 2) // share for file, end in zip(files, ends, strict=True)]
-    for _, pairs in itertools.groupby(zip(turns, files, strict=True), key=lambda pair: pair[0]):
+    shards = [
+        (end - file.size_bytes / 2) // shard_bytes for file, end in zip(files, ends, strict=True)
+    ]
+    for _, pairs in itertools.groupby(zip(shards, files, strict=True), key=lambda pair: pair[0]):
         yield tuple(file for _, file in pairs)
 
 
-def _held(right: Claims, name: str, out: Path) -> Claim:
+def _wait_for(right: Claims, name: str, out: Path) -> Claim:
     with writing(out):
-        return claims.held(right, name, patience_s=PATIENCE_S)
+        return claims.wait_for(right, name, max_wait_s=MAX_WAIT_S)
 
 
-def _under_way(plan: Plan, out: Path) -> SharedRun | None:
-    """The run that this one can take part in; one that is in its way and dead is cleared."""
-    run = SharedRun.under_way(out)
-    if run is None or run.config_hash == plan.config_hash:
+def _joinable(plan: Plan, out: Path) -> SharedRun | None:
+    """The current run if it has the same settings; one that has others and is dead is removed."""
+    run = SharedRun.current(out)
+    if run is None or (run.has_known_format and run.config_hash == plan.config_hash):
         return run
     if run.members.is_anyone_alive():
         raise StoreError(
@@ -324,11 +338,14 @@ def _begin(
         todo = plan.todo if force else store.pending(plan.todo, out, config_hash=plan.config_hash)
         replaced = todo if force else [file for file in todo if file.kind == "image"]
         store.forget(out, [file.media for file in replaced])
-    shards = cut(todo, plan.config, max_mb=max_mb, split_mb=split_mb)
+    shards = make_shards(todo, plan.config, max_mb=max_mb, split_mb=split_mb)
     header = {
         "id": uuid.uuid4().hex[:12],
+        "format": FORMAT,
         "n_shards": len(shards),
-        "joins": {shard.number: shard.joins for shard in shards if shard.joins},
+        "piece_shards": {
+            shard.number: shard.piece_shards for shard in shards if shard.piece_shards
+        },
         "began": datetime.now(UTC).isoformat(),
         "lease_s": lease_s,
         "config": plan.config.model_dump(mode="json"),
@@ -347,8 +364,8 @@ def _begin(
 
 
 def _end(run: SharedRun, plan: Plan) -> None:
-    """Bring the output in order and remove the run, unless another process did so."""
-    if run.has_ended:
+    """Tidy the output, write run.json and remove the run, unless another process did so."""
+    if run.has_ended():
         return
     with suppress(StoreError), store.lock(run.out):  # held by a worker that lost its shard
         store.reconcile(run.out)

@@ -1,4 +1,4 @@
-"""`fer-batch` commands as processes of their own, and shards that survive what kills a process."""
+"""Run `fer-batch` commands in processes of their own, and do shards even if such processes die."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from fer_batch.storage.claims import Claim, ClaimLostError
 
 LAST_LINES = 20
 DEATHS = 2
-"""Of processes, after which the file that they all worked on is set aside."""
+"""Number of processes that may die of the same file before the file is set aside."""
 WINDOWS_CRASH = 0xC000_0000
-"""Exit codes of processes that crashed on Windows begin here."""
+"""Smallest exit code of a process that crashed on Windows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CommandResult:
     """How a command ended."""
 
-    code: int
-    """Exit code; below 0 when it was killed: minus the number of the signal."""
-    said: str
+    exit_code: int
+    """Exit code; below 0 if the process was killed: minus the number of the signal."""
+    message: str
     """The last lines of its standard error, or why it was killed."""
 
     @property
     def was_killed(self) -> bool:
-        """Whether it did not end by itself."""
-        return self.code < 0
+        """Whether a signal ended it."""
+        return self.exit_code < 0
 
 
 def run_command(
@@ -55,16 +55,16 @@ def run_command(
     timeout_s: float,
     on_log: Callable[[str], None],
     on_output: Callable[[str], None] = lambda line: None,
-) -> Ended:
-    """Run ``fer-batch`` in a process of its own, whatever native code it may hang or crash in.
+) -> CommandResult:
+    """Run ``fer-batch`` in a process of its own, as native code may hang or crash.
 
-    It ends when the process that called this dies.
+    The process ends when the calling process dies.
 
     Args:
-        arguments: Of the command.
-        timeout_s: Seconds after which it is killed.
-        on_log: Takes each line of its standard error.
-        on_output: Takes each line of its standard output.
+        arguments: Arguments of the command.
+        timeout_s: Seconds after which the process is killed.
+        on_log: Called with each line of its standard error.
+        on_output: Called with each line of its standard output.
     """
     last = deque[str](maxlen=LAST_LINES)
     is_late = threading.Event()
@@ -102,13 +102,13 @@ def run_command(
             process.kill()
             reader.join()
     if is_late.is_set():
-        return Ended(-signal.SIGTERM, f"killed after {timeout_s:g} s, as timeout_s says")
+        return CommandResult(-signal.SIGTERM, f"killed after {timeout_s:g} s, as timeout_s says")
     if code >= WINDOWS_CRASH:
         last.append(f"stopped by the system: status {code:#x}")
         code -= 1 << 32
     elif code < 0:
         last.append(f"stopped by the system: {signal.strsignal(-code)}")
-    return Ended(code, "\n".join(last))
+    return CommandResult(code, "\n".join(last))
 
 
 def do_shard(
@@ -116,80 +116,86 @@ def do_shard(
     number: int,
     *,
     timeout_s: float,
-    is_patient: bool = False,
+    retry_transient: bool = False,
     on_log: Callable[[str], None] = lambda line: None,
 ) -> bool:
-    """Do one shard of the run under way; False when another process does it or has done it.
+    """Do one shard of the current run, in a process of its own.
 
-    When the process that works on it is killed, its files are halved and done in two processes, and
-    so on. A file that was there twice is set aside: its row says ``failed`` and why.
+    If that process is killed, half of its files are done in one new process and half in another,
+    and so on. A file that alone killed as many processes as `DEATHS` is set aside: its media row
+    says ``failed`` and why.
 
     Args:
         out: Output folder.
-        number: Of the shard.
-        timeout_s: Seconds after which such a process is killed.
-        is_patient: Raise when a file cannot be read now but may be later.
-        on_log: Takes what the processes log.
+        number: Number of the shard.
+        timeout_s: Seconds after which a process is killed.
+        retry_transient: Raise if a file cannot be read now but perhaps later, so that the caller
+            can try again. Otherwise the file fails.
+        on_log: Called with each line that the processes log.
+
+    Returns:
+        Whether the shard was done here. False if another process does it or has done it.
 
     Raises:
-        UnavailableError: With `is_patient`.
-        StoreDiskFullError: There is no space left here; other hosts may have some.
+        UnavailableError: Only with `retry_transient`.
+        StoreDiskFullError: This host has no space left; other hosts may have some.
         StoreError: The shard cannot be done here.
     """
-    run = SharedRun.under_way(out)
+    run = SharedRun.current(out)
     if run is None or (claim := run.take(number)) is None:
         return False
     with claim, contextlib.suppress(ClaimLostError):
-        _do(run, run.shard(number), claim, partial(_work, timeout_s, is_patient, on_log))
+        start = partial(_run_worker, timeout_s, retry_transient, on_log)
+        _do_files(run, run.shard(number), claim, start)
         with writing(out):
             claim.finish()
         return True
     return False
 
 
-def _do(
+def _do_files(
     run: SharedRun,
     shard: Shard,
     claim: Claim,
-    work: Callable[[SharedRun, Shard, Claim, range], Ended],
+    start: Callable[[SharedRun, Shard, Claim, range], CommandResult],
 ) -> None:
     deaths: Counter[int] = Counter()
-    spans = [range(len(shard.files))]
-    while spans:
-        span = spans.pop()
-        ended = work(run, shard, claim, span)
-        if not ended.was_killed:
+    ranges = [range(len(shard.files))]
+    while ranges:
+        files = ranges.pop()
+        result = start(run, shard, claim, files)
+        if not result.was_killed:
             continue
-        deaths.update(span)
-        half = len(span) // 2
+        deaths.update(files)
+        half = len(files) // 2
         if half:
-            spans += [span[half:], span[:half]]
-        elif deaths[span[0]] < DEATHS:
-            spans.append(span)
+            ranges += [files[half:], files[:half]]
+        elif deaths[files[0]] < DEATHS:
+            ranges.append(files)
         else:
-            reason = f"ended {DEATHS} processes: {ended.said.splitlines()[-1]}"
-            set_aside(run, shard.files[span[0]], reason, claim.check)
+            reason = f"ended {DEATHS} processes: {result.message.splitlines()[-1]}"
+            set_aside(run, shard.files[files[0]], reason, claim.check)
 
 
-def _work(
+def _run_worker(
     timeout_s: float,
-    is_patient: bool,
+    retry_transient: bool,
     on_log: Callable[[str], None],
     run: SharedRun,
     shard: Shard,
     claim: Claim,
-    span: range,
-) -> Ended:
+    files: range,
+) -> CommandResult:
     """Do files of a shard in a process of their own."""
 
     def on_output(line: str) -> None:
-        claim.share = (span.start + float(line) * len(span)) / len(shard.files)
+        claim.share = (files.start + float(line) * len(files)) / len(shard.files)
 
-    values = map(str, (run.id, shard.number, claim.generation, span.start, span.stop))
-    arguments = ["work", str(run.out), *values, *["--patient"] * is_patient]
-    ended = run_command(arguments, timeout_s=timeout_s, on_log=on_log, on_output=on_output)
-    if ended.was_killed or not ended.code:
-        return ended
+    values = map(str, (run.id, shard.number, claim.generation, files.start, files.stop))
+    arguments = ["work", str(run.out), *values, *["--retry-transient"] * retry_transient]
+    result = run_command(arguments, timeout_s=timeout_s, on_log=on_log, on_output=on_output)
+    if result.was_killed or not result.exit_code:
+        return result
     claim.check()
     errors = {EXIT_UNAVAILABLE: UnavailableError, EXIT_DISK_FULL: StoreDiskFullError}
-    raise errors.get(ended.code, StoreError)(f"{shard.label}: {ended.said}")
+    raise errors.get(result.exit_code, StoreError)(f"{shard.label}: {result.message}")

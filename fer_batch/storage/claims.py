@@ -1,12 +1,12 @@
-"""Claims: work that many processes, on many hosts, give to one of them at a time.
+"""Claims: the right of one process to do a piece of work that many processes, on many hosts, share.
 
 A claim is a file that only one process can create. Its holder *beats*: it rewrites the file every
-few seconds. Who finds it unchanged for `lease_s` of its own clock, or knows that its holder is
-dead, takes over by creating the claim of the next *generation*. A holder that comes back finds that
-one and knows that it lost; so no clocks are compared, nothing is deleted while others look at it,
-and all that is asked of the folder is that a file can be created by one process only: true of
-local disks, of NFS, and of S3 (``If-None-Match``). The generation is a fencing token (Kleppmann,
-"How to do distributed locking", 2016).
+few seconds. A process that sees no change for `lease_s` on its own clock, or knows that the holder
+is dead, takes the work over by creating the claim of the next *generation*. A holder that comes
+back finds that file and knows that it lost its claim. So no clocks are compared, and no file is
+deleted that others may be reading. The folder must only guarantee that a file can be created by one
+process alone, as local disks, NFS and S3 (``If-None-Match``) do. The generation is a fencing token
+(Kleppmann, "How to do distributed locking", 2016).
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from fer_batch.storage import urls
 logger = logging.getLogger(__name__)
 
 BEATS = 6
-"""In one lease."""
+"""How often a holder beats in the time of one lease."""
 LOCK_LEASE_S = 60.0
 
 State = Literal["free", "held", "silent", "done"]
+"""``silent``: the holder has not beaten for a lease, and the work may be taken over."""
 
 
 class ClaimLostError(StoreError):
-    """The work was given to another process; what this one has not committed is not needed."""
+    """The work was given to another process; this one must not commit anything more."""
 
 
 class Claim:
-    """Work that this process holds, until the ``with`` block is left.
+    """Work that this process holds until it leaves the ``with`` block.
 
     Attributes:
-        share: Part of the work that is done, in [0, 1]; others see it with the next beat.
+        share: Fraction of the work that is done, in [0, 1]. Others see it with the next beat.
     """
 
     def __init__(self, folder: Path, name: str, generation: int, lease_s: float) -> None:
@@ -64,17 +65,17 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         self._left.set()
         self._thread.join()
-        with contextlib.suppress(*urls.failures()):  # others will find it silent
+        with contextlib.suppress(*urls.failures()):  # others then see that it is silent
             self._write("free")
 
     def check(self) -> None:
-        """Raise `ClaimLostError` when the work may belong to another process by now."""
+        """Raise `ClaimLostError` if the work may now belong to another process."""
         is_silent = _now_s() - self._beaten_s > self._lease_s
         if is_silent or not is_current(self._folder, self._name, self.generation):
             raise ClaimLostError(f"{self._folder}: {self._name} was given to another worker")
 
     def finish(self) -> None:
-        """Say that the work is done: nobody will take it again."""
+        """Mark the work as done, so that nobody takes it again."""
         self.check()
         (self._folder / f"{self._name}.done").write_bytes(b"")
 
@@ -96,11 +97,11 @@ class Claim:
 
 
 class Claims:
-    """The claims of one folder, as one process sees them.
+    """The claims in one folder, as one process sees them.
 
     Args:
-        folder: Shared by all. Where it is missing there is nothing to claim.
-        lease_s: Seconds of silence after which a holder counts as dead; the same for all.
+        folder: The folder that all processes share. If it is missing, nothing can be claimed.
+        lease_s: Seconds without a beat after which a holder counts as dead; the same for all.
     """
 
     def __init__(self, folder: Path, lease_s: float) -> None:
@@ -108,7 +109,7 @@ class Claims:
         self._seen: dict[str, tuple[bytes, float]] = {}
 
     def take(self, name: str) -> Claim | None:
-        """Claim work; None when it is done, or another process holds it or was faster."""
+        """Claim work. None if it is done, or if another process holds it or was faster."""
         generations, done = self._list()
         last = generations.get(name, 0)
         if name in done or self._state(name, last) == "held":
@@ -116,31 +117,33 @@ class Claims:
         generation = last + 1
         if not create(_file(self._folder, name, generation), _content("held")):
             return None
-        if last and not _file(self._folder, name, last).exists():  # others are far ahead
+        if last and not _file(self._folder, name, last).exists():  # others took it meanwhile
             _file(self._folder, name, generation).unlink(missing_ok=True)
             return None
         _file(self._folder, name, generation - 2).unlink(missing_ok=True)
         return Claim(self._folder, name, generation, self._lease_s)
 
     def states(self) -> dict[str, State]:
-        """State of all work that was ever claimed.
+        """State of all work that was ever claimed, as far as this object has seen it."""
+        generations, done = self._list()
+        return {
+            name: "done" if name in done else self._state(name, generation)
+            for name, generation in generations.items()
+        }
 
-        Work of a holder that was silent for a lease, as far as this object could see, is free for
-        all from then on, whatever they have seen.
+    def release_silent(self) -> None:
+        """Make the work of silent holders free for everyone, also for who has not seen the silence.
+
+        Work that cannot be released now stays silent.
         """
         generations, done = self._list()
-        states: dict[str, State] = {}
         for name, generation in generations.items():
-            state = "done" if name in done else self._state(name, generation)
-            if state == "silent":
+            if name not in done and self._state(name, generation) == "silent":
                 with contextlib.suppress(*urls.failures()):
                     create(_file(self._folder, name, generation + 1), _content("free"))
-                state = "free"
-            states[name] = state
-        return states
 
     def is_anyone_alive(self, names: Callable[[str], bool] = lambda name: True) -> bool:
-        """Whether a holder beats, of work with such names; waits a lease for one that is silent."""
+        """Whether anyone holds work with such names and beats. May wait for the time of a lease."""
         before: dict[str, bytes] = {}
         while True:
             generations, done = self._list()
@@ -159,7 +162,7 @@ class Claims:
             time.sleep(min(1.0, self._lease_s / BEATS))
 
     def shares(self) -> dict[str, float]:
-        """Part that is done, in [0, 1], of all work that was ever claimed."""
+        """Fraction that is done, in [0, 1], of all work that was ever claimed."""
         generations, done = self._list()
         return {
             name: 1.0 if name in done else float(self._read(name, generation)[1].get("share", 0))
@@ -199,23 +202,23 @@ class Claims:
             return content, {}
 
 
-def held(claims: Claims, name: str, *, patience_s: float) -> Claim:
-    """Claim work, waiting for whoever holds it.
+def wait_for(claims: Claims, name: str, *, max_wait_s: float) -> Claim:
+    """Claim work as soon as it is free.
 
     Raises:
-        StoreError: It is still held by another process after `patience_s`.
+        StoreError: Another process still holds it after `max_wait_s`.
     """
-    deadline = _now_s() + patience_s
+    deadline = _now_s() + max_wait_s
     while (claim := claims.take(name)) is None:
         if _now_s() > deadline:
-            raise StoreError(f"another run holds {name} for more than {patience_s:g} s")
+            raise StoreError(f"another run holds {name} for more than {max_wait_s:g} s")
         time.sleep(0.2)
     return claim
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, shared: bool) -> Iterator[None]:
-    """A lock made of claims, for where there is no `flock`.
+    """A lock that is made of claims, for places without `flock`.
 
     Raises:
         BlockingIOError: Another process holds it, and it is not shared by both.
@@ -234,7 +237,7 @@ def locked(folder: Path, *, shared: bool) -> Iterator[None]:
 
 
 def create(path: Path, content: bytes) -> bool:
-    """Create a file; False when another process was faster, or the folder was removed."""
+    """Create a file. False if another process was faster, or the folder is gone."""
     try:
         with path.open("xb") as file:
             file.write(content)
@@ -244,7 +247,7 @@ def create(path: Path, content: bytes) -> bool:
 
 
 def is_current(folder: Path, name: str, generation: int) -> bool:
-    """Whether no later generation has been claimed and the claim was not cleared away."""
+    """Whether a claim still exists and nobody has claimed a later generation."""
     is_there = _file(folder, name, generation).exists()
     return is_there and not _file(folder, name, generation + 1).exists()
 

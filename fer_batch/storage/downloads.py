@@ -1,4 +1,4 @@
-"""Files that are fetched on first use into the user's cache, and files that come inside a zip."""
+"""Files that are downloaded into the user's cache on first use, and files inside a zip."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from fer_batch.storage import locks
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 30
-"""Silence of the server after which fetching ends."""
+"""Seconds without an answer of the server after which a download ends."""
 _BLOCK_BYTES = 1 << 20
 _LOG_EVERY_BYTES = 10 << 20
 
 
 def fetch(url: str, sha256: str) -> Path:
-    """The file of a URL in the user's `cache_folder`.
+    """Path of a file from the web in the user's `cache_folder`; it is downloaded on first use.
 
-    What was fetched before is used again, and what was fetched in part is gone on with. Processes
-    that want the same file at once wait for the one that fetches it.
+    A download that was interrupted is continued. If several processes want the same file at once,
+    one downloads it and the others wait.
 
     Args:
-        url: The last part of its path names the file.
-        sha256: First hex digits of the file's hash, or of the hash of the only file in it where it
-            is a zip: the names of releases carry either.
+        url: Address of the file; its last part is the file's name.
+        sha256: First hex digits of the file's hash or, for a zip, of the hash of the only file in
+            it: the names of releases contain either.
 
     Raises:
-        WeightsError: It cannot be fetched, or does not have the hash.
+        WeightsError: The file cannot be downloaded, or it has another hash.
     """
     path = cache_folder() / Path(urlsplit(url).path).name
     try:
@@ -53,7 +53,7 @@ def fetch(url: str, sha256: str) -> Path:
             )
     except (OSError, http.client.HTTPException) as error:
         raise WeightsError(
-            f"{url}: cannot be fetched: {error}. Try again, which goes on where this ended, or "
+            f"{url}: cannot be fetched: {error}. Try again, which continues the download, or "
             f"fetch it by other means and put it at {path}"
         ) from error
     return path
@@ -66,7 +66,7 @@ def cache_folder() -> Path:
 
 
 def read_unzipped(path: Path) -> io.BytesIO:
-    """The bytes of a file, or of the only file in it where it is a zip, in memory.
+    """The content of a file or, for a zip with one file, of the file in it.
 
     Raises:
         OSError: It cannot be read.
@@ -85,18 +85,18 @@ def _download(url: str, path: Path, sha256: str) -> None:
     _fetch_rest(url, part)
     if not _has_hash(part, sha256):
         part.unlink()
-        raise WeightsError(f"{url}: the sha256 of what came does not begin with {sha256}")
+        raise WeightsError(f"{url}: the sha256 of the download does not begin with {sha256}")
     part.replace(path)
 
 
 def _fetch_rest(url: str, part: Path) -> None:
-    """Fetch what `part` lacks of a URL."""
+    """Download what a partial file lacks."""
     with part.open("ab") as file:
         done = file.tell()
         request = Request(url, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
         try:
             with urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-                if response.status != http.client.PARTIAL_CONTENT:  # this is the whole file
+                if response.status != http.client.PARTIAL_CONTENT:  # it sends the whole file
                     file.truncate(done := 0)
                 total = done + int(response.headers.get("Content-Length", 0))
                 logger.info("fetching %s, %.0f MB", url, (total - done) / 1e6)
@@ -108,7 +108,7 @@ def _fetch_rest(url: str, part: Path) -> None:
         except HTTPError as error:
             if not done or error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise
-            return  # there is no more than we have
+            return  # the partial file is complete
     if done < total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
 

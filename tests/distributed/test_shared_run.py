@@ -1,6 +1,7 @@
 """A run as a queue of shards: how it is cut, joined, continued, ended."""
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 
 from fer_batch.config import Config, Detector
 from fer_batch.distributed import shared_run
-from fer_batch.distributed.shared_run import Shard, SharedRun, summary, take_part
+from fer_batch.distributed.shared_run import Shard, SharedRun, join_run, summary
 from fer_batch.errors import StoreError
 from fer_batch.pipeline.plan import Plan, make_plan, plan_for
 from fer_batch.records import MediaFile, Piece
 from fer_batch.results import store
+from fer_batch.storage import claims
 from tests.support import results
 
 SIZES_KB = {"a.mp4": 400, "b/ü 1.mp4": 500, "c.mp4": 2500, "d.mp4": 300, "e.png": 1}
@@ -42,9 +44,9 @@ def plan(footage: Path, out: Path) -> Plan:
 
 
 def part(
-    plan: Plan, out: Path, *, force: bool = False, max_mb: float = 1.0
+    plan: Plan, out: Path, *, force: bool = False, max_mb: float = 1.0, lease_s: float = LEASE_S
 ) -> AbstractContextManager[SharedRun]:
-    return take_part(plan, out, force=force, max_mb=max_mb, split_mb=1e6, lease_s=LEASE_S)
+    return join_run(plan, out, force=force, max_mb=max_mb, split_mb=1e6, lease_s=lease_s)
 
 
 def do(run: SharedRun, number: int, status: str = "ok") -> None:
@@ -66,7 +68,7 @@ def do(run: SharedRun, number: int, status: str = "ok") -> None:
 
 
 def do_all(run: SharedRun) -> None:
-    for number in run.free(passed=()):
+    for number in run.free_shards():
         do(run, number)
 
 
@@ -77,7 +79,7 @@ def names(shards: Sequence[Shard]) -> list[list[str]]:
 def cut(
     files: Sequence[MediaFile], max_mb: float, split_mb: float = 1e6, config: Config = CONFIG
 ) -> list[Shard]:
-    return shared_run.cut(files, config, max_mb=max_mb, split_mb=split_mb)
+    return shared_run.make_shards(files, config, max_mb=max_mb, split_mb=split_mb)
 
 
 def files(kind: str, sizes_mb: Sequence[float]) -> list[MediaFile]:
@@ -120,7 +122,7 @@ def test_a_long_video_is_cut_into_pieces_and_one_shard_that_joins_them() -> None
         *(Piece(0, 3), Piece(1, 3), Piece(2, 3), Piece(0, 1), Piece(0, 1))
     ]
     assert names(shards) == [["00001"]] * 3 + [["00000", "00002"], ["00001"]]
-    assert [shard.joins for shard in shards] == [(), (), (), (), (1, 2, 3)]
+    assert [shard.piece_shards for shard in shards] == [(), (), (), (), (1, 2, 3)]
     every = Config(detector=Detector(every=2))
     assert len(cut(files("video", [35.0]), max_mb=10, split_mb=12, config=every)) == 1
     assert len(cut(files("image", [35.0]), max_mb=10, split_mb=12)) == 1
@@ -129,8 +131,8 @@ def test_a_long_video_is_cut_into_pieces_and_one_shard_that_joins_them() -> None
 def test_pieces_are_joined_when_all_are_done(tmp_path: Path, out: Path) -> None:
     (tmp_path / "long.mp4").write_bytes(bytes(3000))
     plan = make_plan([tmp_path / "long.mp4"], out, CONFIG)
-    with take_part(plan, out, max_mb=1, split_mb=0.0015, lease_s=LEASE_S) as run:
-        assert run.free(passed=()) == [1, 2]
+    with join_run(plan, out, max_mb=1, split_mb=0.0015, lease_s=LEASE_S) as run:
+        assert run.free_shards() == [1, 2]
         assert [run.shard(number).label for number in (1, 2, 3)] == [
             *("shard 1: long.mp4, piece 1 of 2", "shard 2: long.mp4, piece 2 of 2"),
             "shard 3: long.mp4, put together from 2 pieces",
@@ -140,9 +142,9 @@ def test_pieces_are_joined_when_all_are_done(tmp_path: Path, out: Path) -> None:
             assert claim
             with claim:
                 claim.finish()
-        assert run.free(passed=()) == [3]
+        assert run.free_shards() == [3]
         do(run, 3)
-        assert run.is_done
+        assert run.is_done()
 
 
 def test_a_shard_says_what_it_holds(plan: Plan, out: Path) -> None:
@@ -159,14 +161,14 @@ def test_a_shard_says_what_it_holds(plan: Plan, out: Path) -> None:
 
 def test_a_run_ends_when_all_is_done(plan: Plan, out: Path) -> None:
     with part(plan, out) as run:
-        assert not run.is_done
-        assert run.share == 0
+        assert not run.is_done()
+        assert run.share() == 0
         do_all(run)
-        assert run.is_done
-        assert run.share == 1
+        assert run.is_done()
+        assert run.share() == 1
         assert not (out / "run.json").exists()
     assert store.read_run(out)["counts"]["n_ok"] == len(SIZES_KB)
-    assert SharedRun.under_way(out) is None
+    assert SharedRun.current(out) is None
     assert [path.name for path in (out / ".run").iterdir() if path.is_dir()] == []
 
 
@@ -177,27 +179,27 @@ def test_a_second_process_takes_part(plan: Plan, out: Path) -> None:
         claim = one.take(2)
         assert claim
         with claim:
-            assert other.free(passed=[4]) == [3]
-            assert other.is_at_work_elsewhere(own=[])
-            assert not one.is_at_work_elsewhere(own=[2])
+            assert other.free_shards(skip=[4]) == [3]
+            assert other.has_other_workers(own=[])
+            assert not one.has_other_workers(own=[2])
             assert other.take(1) is None
-        assert other.medias == set(SIZES_KB)
+        assert other.media() == set(SIZES_KB)
         do_all(other)
-        assert one.is_done
+        assert one.is_done()
     assert len(store.media_rows(out)) == len(SIZES_KB)
 
 
 def test_what_a_run_left_is_done_by_the_next(plan: Plan, footage: Path, out: Path) -> None:
     with part(plan, out) as run:
         do(run, 1)
-    assert SharedRun.under_way(out)
+    assert SharedRun.current(out)
     (footage / "new.mp4").write_bytes(b"1")
     wanted = make_plan([footage], out, Config())
     with part(wanted, out) as again:
         assert again.id == run.id
-        assert again.free(passed=()) == [2, 3, 4]
+        assert again.free_shards() == [2, 3, 4]
         do_all(again)
-        left = wanted.without(again.medias)
+        left = wanted.without(again.media())
     assert [file.media for file in left.todo] == ["new.mp4"]
 
 
@@ -206,10 +208,10 @@ def test_others_may_end_the_run_meanwhile(plan: Plan, out: Path) -> None:
         with part(plan, out) as run:
             do_all(run)
         assert not slow.folder.exists()
-        assert slow.free(passed=()) == []
-        assert not slow.is_at_work_elsewhere(own=())
-        assert slow.share == 1
-        assert slow.medias == set(SIZES_KB)
+        assert slow.free_shards() == []
+        assert not slow.has_other_workers(own=())
+        assert slow.share() == 1
+        assert slow.media() == set(SIZES_KB)
     assert store.read_run(out)["counts"]["n_ok"] == len(SIZES_KB)
 
 
@@ -224,8 +226,36 @@ def test_another_configuration_waits_for_the_living_and_replaces_the_dead(
     monkeypatch.undo()
     with part(other, out) as replaced:
         assert replaced.id != run.id
-        assert run.is_done  # for those who still hold it: there is nothing left to do
+        assert run.is_done()  # for those who still hold it: there is nothing left to do
         assert run.take(1) is None
+
+
+def test_a_dead_run_of_another_format_is_replaced(plan: Plan, out: Path) -> None:
+    with part(plan, out) as run:
+        pass
+    path = out / ".run" / "plan.json"
+    header = json.loads(path.read_text())
+    del header["format"], header["piece_shards"]
+    path.write_text(json.dumps({**header, "joins": {}}))
+    with part(plan, out) as replaced:
+        assert replaced.id != run.id
+        do_all(replaced)
+    assert store.read_run(out)["counts"]["n_ok"] == len(SIZES_KB)
+
+
+def test_a_shard_whose_worker_is_silent_counts_as_held_until_it_is_released(
+    plan: Plan, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_is_dead", lambda claim: False)  # as on another host
+    with part(plan, out, lease_s=0.3) as run:
+        assert run.take(1)  # never beats
+        assert run.free_shards() == [2, 3, 4]
+        time.sleep(0.5)
+        assert run.free_shards() == [2, 3, 4]
+        assert run.has_other_workers()
+        run.release_silent()
+        assert run.free_shards() == [1, 2, 3, 4]
+        assert not run.has_other_workers()
 
 
 def test_a_direct_run_keeps_others_out(plan: Plan, out: Path) -> None:
@@ -239,7 +269,7 @@ def test_what_was_done_meanwhile_is_not_done_again_unless_forced(plan: Plan, out
     with part(plan, out) as again:
         assert again.n_shards == 0
     with part(plan, out, force=True) as forced:
-        assert forced.medias == set(SIZES_KB)
+        assert forced.media() == set(SIZES_KB)
         assert store.media_rows(out) == []
 
 
@@ -278,7 +308,7 @@ def test_an_exception_leaves_the_run_to_others(plan: Plan, out: Path) -> None:
         interrupted()
     assert not (out / "run.json").exists()
     with part(plan, out) as run:
-        assert run.is_done
+        assert run.is_done()
     assert store.read_run(out)["counts"]["n_ok"] == len(SIZES_KB)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.config import load
-from fer_batch.distributed.shared_run import SharedRun, take_part
+from fer_batch.distributed.shared_run import SharedRun, join_run
 from fer_batch.distributed.supervisor import do_shard, run_command
 from fer_batch.errors import StoreDiskFullError, StoreError, UnavailableError
 from fer_batch.pipeline import process as pipeline
@@ -79,8 +79,8 @@ def do_all(
 ) -> dict[str, str]:
     """Status of every file after one process has done all shards, one after the other."""
     plan = make_plan([folder], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, split_mb=split_mb, lease_s=60) as run:
-        while shards := run.free(passed=()):
+    with join_run(plan, out, max_mb=1000, split_mb=split_mb, lease_s=60) as run:
+        while shards := run.free_shards():
             for number in shards:
                 assert do_shard(out, number, timeout_s=timeout_s)
     return {row.media: row.status for row in store.media_rows(out)}
@@ -163,11 +163,11 @@ def test_a_file_that_hangs_is_set_aside(save: Callable[..., Path], out: Path) ->
 @pytest.mark.usefixtures("_faults")
 def test_what_can_pass_is_waited_for(save: Callable[..., Path], out: Path, tmp_path: Path) -> None:
     plan = make_plan([save("a.mp4", "flaky.mp4")], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60):
+    with join_run(plan, out, max_mb=1000, split_mb=1e6, lease_s=60):
         with pytest.raises(UnavailableError, match="Input/output error"):
-            do_shard(out, 1, timeout_s=300, is_patient=True)
+            do_shard(out, 1, timeout_s=300, retry_transient=True)
         (tmp_path / "mended").touch()
-        assert do_shard(out, 1, timeout_s=300, is_patient=True)
+        assert do_shard(out, 1, timeout_s=300, retry_transient=True)
     assert {row.status for row in store.media_rows(out)} == {"ok"}
 
 
@@ -182,9 +182,9 @@ def test_files_that_vanished_since_they_were_planned_fail_by_name(
 ) -> None:
     folder = save("a.mp4", "b.png")
     plan = make_plan([folder], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
+    with join_run(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         folder.rename(folder.with_name("elsewhere"))
-        assert all(do_shard(out, number, timeout_s=300) for number in run.free(passed=()))
+        assert all(do_shard(out, number, timeout_s=300) for number in run.free_shards())
     rows = store.media_rows(out)
     assert {row.status for row in rows} == {"failed"}
     assert all("No such file" in str(row.error) for row in rows)
@@ -195,7 +195,7 @@ def test_a_shard_that_others_hold_or_did_is_left_to_them(
 ) -> None:
     assert not do_shard(out, 1, timeout_s=1)
     plan = make_plan([save("a.png")], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
+    with join_run(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         claim = run.take(1)
         assert claim
         with claim:
@@ -206,7 +206,7 @@ def test_a_worker_whose_shard_was_given_away_commits_nothing(
     save: Callable[..., Path], out: Path
 ) -> None:
     plan = make_plan([save("a.mp4")], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
+    with join_run(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         first = run.take(1)
         assert first
         with first:
@@ -216,20 +216,20 @@ def test_a_worker_whose_shard_was_given_away_commits_nothing(
         arguments = ["work", str(out), run.id, "1", str(first.generation), "0", "1"]
         with second:
             ended = run_command(arguments, timeout_s=300, on_log=logging.info)
-    assert ended.code == 2
-    assert "given to another worker" in ended.said
+    assert ended.exit_code == 2
+    assert "given to another worker" in ended.message
     assert store.media_rows(out) == []
 
 
 def test_a_run_that_keeps_the_output_is_named(save: Callable[..., Path], out: Path) -> None:
     plan = make_plan([save("a.mp4")], out, CONFIG)
     with (
-        take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60),
+        join_run(plan, out, max_mb=1000, split_mb=1e6, lease_s=60),
         store.lock(out),
         pytest.raises(StoreError, match="another run is writing"),
     ):
         do_shard(out, 1, timeout_s=300)
-    assert SharedRun.under_way(out)
+    assert SharedRun.current(out)
 
 
 @pytest.mark.slow
@@ -242,14 +242,14 @@ def test_a_full_disk_here_leaves_the_shard_to_others(
     code += "u.publish = full\n"
     (folder / "sitecustomize.py").write_text(code)
     plan = make_plan([save("a.mp4")], out, CONFIG)
-    with take_part(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
+    with join_run(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         with monkeypatch.context() as here:
             here.setenv(
                 "PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
             )
             with pytest.raises(StoreDiskFullError, match="no space left"):
                 do_shard(out, 1, timeout_s=300)
-        assert run.free(passed=()) == [1]
+        assert run.free_shards() == [1]
         assert do_shard(out, 1, timeout_s=300)
     assert [row.status for row in store.media_rows(out)] == ["ok"]
 
@@ -259,6 +259,6 @@ def test_a_command_is_heard_while_it_runs() -> None:
     ended = run_command(
         ["work", "nowhere", "id", "1", "1", "0", "1"], timeout_s=60, on_log=said.append
     )
-    assert ended.code == 2
-    assert ended.said == "\n".join(said)
+    assert ended.exit_code == 2
+    assert ended.message == "\n".join(said)
     assert not ended.was_killed

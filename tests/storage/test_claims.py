@@ -131,6 +131,9 @@ def test_what_one_found_silent_is_free_for_all(
     assert watching.states() == {"a": "held"}
     time.sleep(1.5 * LEASE_S)
     assert Claims(folder, LEASE_S).take("a") is None
+    assert watching.states() == {"a": "silent"}
+    assert Claims(folder, LEASE_S).states() == {"a": "held"}
+    watching.release_silent()
     assert watching.states() == {"a": "free"}
     assert Claims(folder, LEASE_S).take("a")
     assert not claims.is_current(folder, "a", 1)
@@ -208,12 +211,12 @@ def test_others_see_how_far_it_is(folder: Path, holder: subprocess.Popen[str]) -
 def test_waiting_for_a_holder(folder: Path) -> None:
     mine = Claims(folder, LEASE_S)
     with (
-        claims.held(mine, "plan", patience_s=1),
+        claims.wait_for(mine, "plan", max_wait_s=1),
         pytest.raises(StoreError, match="plan"),
-        claims.held(mine, "plan", patience_s=0.1),
+        claims.wait_for(mine, "plan", max_wait_s=0.1),
     ):
         pass
-    with claims.held(mine, "plan", patience_s=1) as claim:
+    with claims.wait_for(mine, "plan", max_wait_s=1) as claim:
         assert claim.generation == 2
 
 

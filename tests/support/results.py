@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from fer_batch.config import Config
 from fer_batch.emotions import EMOTIONS
 from fer_batch.records import ChunkResult, Faces, MediaRow
 from fer_batch.results import columns, store
 from fer_batch.results.tables import Column
+
+if TYPE_CHECKING:
+    import pytest
 
 CONFIG_HASH = "c0ffee"
 CARD = '{"name": "hand-made"}'
