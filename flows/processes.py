@@ -23,7 +23,7 @@ class ServeError(Exception):
 class Processes:
     """Python modules that run until the `with` block ends.
 
-    No process of theirs is left then; on other systems than Linux, those that they started may be.
+    On Linux, all processes that they have started end with them.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
@@ -31,7 +31,7 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        if sys.platform == "linux":  # what they leave when they end becomes a child of this process
+        if sys.platform == "linux":  # processes that lose their parent become children of this one
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         return self
 
@@ -75,7 +75,7 @@ class Processes:
 
 
 def _children(pid: int) -> list[int]:
-    """Of all threads of a process; none where the process is gone, and on other systems."""
+    """The children of all threads of a process; none if it has ended, or not on Linux."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):

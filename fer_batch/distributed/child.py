@@ -1,7 +1,8 @@
-"""Runs a module in a process that ends when its parent does: `COMMAND`, then what follows ``-m``.
+"""Run a Python module in a process that ends when its parent ends.
 
-The parent gives this process a pipe as standard input and keeps the other end open. When the parent
-ends, in whatever way, the operating system closes the pipe, and this process ends itself.
+The parent starts it with `COMMAND`, gives it a pipe as standard input, and keeps the other end of
+the pipe open. The operating system closes the pipe when the parent ends, in whatever way; then the
+process ends itself.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process get a SIGTERM when its parent ends; its standard input is empty now."""
-    if sys.platform == "linux":  # the kernel ends it even when native code blocks the thread below
+    """Make this process end when its parent ends; its standard input is empty from now on."""
+    if sys.platform == "linux":  # also works while native code blocks the thread below
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     pipe = os.dup(sys.stdin.fileno())
     with Path(os.devnull).open("rb") as empty:

@@ -263,16 +263,16 @@ def _content(state: State, *, beat: int = 0, share: float = 0.0) -> bytes:
 
 
 def _is_dead(claim: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this host that has ended, as far as this is known."""
+    """Whether the holder was a process of this host that has ended; False if that is not known."""
     is_here = _this_host() is not None and claim.get("host") == _this_host()
     return is_here and _started(int(claim["pid"])) != claim["started"]
 
 
 @cache
 def _this_host() -> str | None:
-    """This boot of this machine, and the container in it; None where only Linux could tell.
+    """This machine, since its start, and the container in it; None on systems other than Linux.
 
-    A dead holder is then found by its silence alone.
+    There, a holder that has ended is noticed only by its silence.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -292,7 +292,7 @@ def _started(pid: int) -> str | None:
 
 
 def _now_s() -> float:
-    """Seconds of a clock that goes on while the machine sleeps."""
+    """The time in seconds, by a clock that does not stop while the machine sleeps."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":

@@ -1,4 +1,4 @@
-"""Processes that end with their parent, in whatever way it ends."""
+"""Processes that end when their parent ends, in whatever way."""
 
 import signal
 import subprocess
@@ -22,7 +22,7 @@ with subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE):
 """
 SLEEPING = "import time; print('ready', flush=True); time.sleep(600)"
 BLOCKING = "import ctypes; print('ready', flush=True); ctypes.PyDLL(None).sleep(600)"
-"""Native code that lets no other Python code run."""
+"""Native code during which no other Python code can run."""
 
 
 @pytest.mark.parametrize(

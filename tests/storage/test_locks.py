@@ -1,4 +1,4 @@
-"""Locks of files, as Linux and macOS have them, and as Windows has them, made of `flock` here."""
+"""Lock files, with `flock` and with the function of Windows, for which `flock` stands in here."""
 
 import importlib
 import subprocess

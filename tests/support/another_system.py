@@ -1,8 +1,8 @@
-"""This process made to look like one on Windows, as far as that goes without Windows.
+"""Make this process look like one on Windows, as far as that is possible on Linux.
 
-What other systems lack is taken away from `fer_batch`: modules, functions, constants, and the files
-of /proc. The packages that it uses are imported before, as they have code for each system. The one
-function of Windows that `fer_batch` calls, which locks files, is made of `flock`.
+Modules, functions and constants that Windows lacks are removed, and the files of /proc. Before
+that, the packages that `fer_batch` uses are imported, as they have their own code for each system.
+The only function of Windows that `fer_batch` calls locks files; here it uses `flock`.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ class Kernel32:
 
 
 def windows() -> list[tuple[Any, str, Any]]:
-    """What `fer_batch.storage.locks` needs of Windows, as `setattr` takes it."""
+    """What `fer_batch.storage.locks` needs of Windows, as arguments of `setattr`."""
     msvcrt = ModuleType("msvcrt")
     msvcrt.get_osfhandle = lambda descriptor: descriptor  # type: ignore[attr-defined]
     sys.modules["msvcrt"] = msvcrt
@@ -68,6 +68,7 @@ def import_all() -> list[str]:
 def leave_linux() -> None:
     """Make this process look like one on Windows from now on; `fer_batch` is imported anew."""
     import_all()
+    importlib.import_module("decord")
     os.environ["IMAGEIO_FFMPEG_EXE"] = imageio_ffmpeg.get_ffmpeg_exe()
     for name in list(sys.modules):
         if name.partition(".")[0] == "fer_batch":
@@ -84,7 +85,7 @@ def leave_linux() -> None:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """Let fail what fails on Windows."""
+    """An audit hook that refuses what fails on Windows."""
     if event == "open":
         path, mode, _ = arguments
         if str(path).startswith("/proc"):

@@ -29,7 +29,7 @@ copies exceeds its `fault_tol`; 0 would allow all."""
 def _installed() -> ModuleType | None:
     try:
         import decord
-    except (ImportError, OSError):  # OSError: one of its libraries is missing
+    except (ImportError, OSError, RuntimeError):  # the last two: one of its libraries is missing
         return None
     decord.logging.set_level(decord.logging.QUIET)
     package: ModuleType = decord
