@@ -1,6 +1,5 @@
-"""`python -m flows.serve`: Prefect server, deployments and workers on one machine, until Ctrl-C."""
+"""`fer-batch serve`: Prefect server, deployments and workers on one machine, until Ctrl-C."""
 
-import argparse
 import os
 import shutil
 import signal
@@ -8,45 +7,74 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from fer_batch.settings import CONFIGS
 
 from .processes import Processes, ServeError
 
 START_S = 180
 WORKER = ("prefect", "worker", "start", "--pool", "fer-batch", "--limit", "1", "--name")
 READY = """
-Served at {page}; Ctrl-C stops everything. In another terminal, in this folder:
+Served at {page}; Ctrl-C stops everything. In another terminal:
 
-  {setting}{prefect} deployment run process-dataset/on-demand \\
+  export PREFECT_API_URL={page}/api
+  {prefect} deployment run process-dataset/on-demand \\
       -p input=/data/videos -p output=/data/emotions --watch
 """
 
 
 def serve(host: str, port: int) -> NoReturn:
-    """Serve until an error or a signal; every process that began here has ended then.
+    """Serve until an error or a signal; every process that was started here has ended then.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on.
 
     Raises:
-        ServeError: When the port is taken, or a part does not start, or ends.
+        ServeError: When the port is taken, when a part does not start, or when it ends.
+        SystemExit: After Ctrl-C or SIGTERM.
     """
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop)
     _check_free(host, port)
     page = f"http://{host}:{port}"
-    environment = os.environ | {"PREFECT_API_URL": f"{page}/api", "DO_NOT_TRACK": "1"}
-    # One worker for each GPU: two runs never share one by accident.
+    environment = _settings() | os.environ
+    environment |= {"PREFECT_API_URL": f"{page}/api", "DO_NOT_TRACK": "1"}
+    # One worker for each GPU, so that two runs never share one by accident.
     devices = {f"gpu-{gpu}": {"CUDA_VISIBLE_DEVICES": gpu} for gpu in _gpus()} or {"cpu": {}}
     with Processes(environment) as processes:
         address = ("--host", host, "--port", str(port))
         processes.start("server", "prefect", "server", "start", *address, quiet=True)
-        slots = str(len(devices))
-        processes.run("deployment", "flows.deploy", "--wait", str(START_S), "--slots", slots)
+        options = ("--wait", str(START_S), "--slots", str(len(devices)))
+        processes.run("deployment", "fer_batch", "deploy", *options)
         for name, device in devices.items():
             processes.start(f"worker {name}", *WORKER, name, **device)
-        setting = "" if port == 4200 else f"PREFECT_API_URL={page}/api "
-        prefect = os.path.relpath(Path(sys.executable).with_name("prefect"))
-        print(READY.format(page=page, setting=setting, prefect=prefect), flush=True)
+        prefect = Path(sys.executable).with_name("prefect")
+        print(READY.format(page=page, prefect=prefect), flush=True)
         while True:
             processes.check()
             time.sleep(1)
+
+
+def _settings() -> dict[str, str]:
+    """The shipped prefect.toml as environment variables, where this folder has no such file."""
+    if Path("prefect.toml").exists():
+        return {}
+    values = tomllib.loads((CONFIGS / "prefect.toml").read_text(encoding="utf-8"))
+    return dict(_variables("prefect", values))
+
+
+def _variables(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}_{key}".upper()
+        if isinstance(value, dict):
+            yield from _variables(name, value)
+        else:
+            yield name, str(value)
 
 
 def _check_free(host: str, port: int) -> None:
@@ -57,7 +85,7 @@ def _check_free(host: str, port: int) -> None:
         except OSError as error:
             raise ServeError(
                 f"cannot listen on {host}:{port}: {error.strerror}. "
-                f"Stop what runs there, or choose another port: make serve PORT={port + 1}"
+                f"Stop what runs there, or choose another port: --port {port + 1}"
             ) from None
 
 
@@ -74,24 +102,5 @@ def _gpus() -> list[str]:
 
 def _stop(*_: object) -> NoReturn:
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, lambda *_: None)  # SIG_IGN would be an error while one is pending
     raise SystemExit
-
-
-def main() -> None:
-    """Serve; exit code 0 after Ctrl-C or SIGTERM, 1 when something went wrong."""
-    parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=4200, help="port to listen on (4200)")
-    parsed = parser.parse_args()
-    os.chdir(Path(__file__).parents[1])  # with prefect.toml and prefect.yaml
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _stop)
-    try:
-        serve(parsed.host, parsed.port)
-    except ServeError as error:
-        sys.exit(f"fer-batch: {error}")
-
-
-if __name__ == "__main__":
-    main()
