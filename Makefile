@@ -11,7 +11,7 @@ demo: $(READY) ## make a clip, process it, show what comes out
 	$(BIN)/python examples/demo.py outputs/demo
 
 serve: $(READY) ## Prefect server, deployments and worker, until Ctrl-C; PORT=4200
-	$(BIN)/python -m flows.serve $(if $(PORT),--port $(PORT))
+	$(BIN)/fer-batch serve $(if $(PORT),--port $(PORT))
 
 test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .
@@ -38,8 +38,8 @@ postgres: ## install the database that slow tests put under Prefect's server; ne
 styles: $(READY) ## make the pictures of docs/styles, which tests compare with
 	$(BIN)/python -m tests.support.golden
 
-config: $(READY) ## write configs/default.yaml from the docstrings of the settings
-	$(BIN)/fer-batch config --commented > configs/default.yaml
+config: $(READY) ## write fer_batch/configs/default.yaml from the docstrings of the settings
+	$(BIN)/fer-batch config --commented > fer_batch/configs/default.yaml
 
 benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>-*.md
 	$(BIN)/python -m benchmarks.stages

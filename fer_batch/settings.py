@@ -18,6 +18,8 @@ from pydantic_core import ErrorDetails
 from fer_batch.errors import ConfigError
 
 COMMENT_WIDTH = 100
+CONFIGS = Path(__file__).parent / "configs"
+"""Settings files that come with fer_batch."""
 
 
 class Settings(BaseModel):
@@ -27,6 +29,23 @@ class Settings(BaseModel):
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def find_shipped(file: Path, kind: str) -> Path:
+    """The settings file that a user means: a path, or the bare name of one of fer_batch's own.
+
+    Args:
+        file: The path or name.
+        kind: Folder of `CONFIGS` that the names belong to.
+
+    Raises:
+        ConfigError: There is neither a file nor a name like this.
+    """
+    shipped = {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yaml"))}
+    path = shipped.get(str(file), file)
+    if not path.is_file():
+        raise ConfigError(f"no file {file}: give a YAML file or one of {', '.join(shipped)}")
+    return path
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

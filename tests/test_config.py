@@ -10,8 +10,9 @@ import yaml
 
 from fer_batch.config import Config, dump, load, result_hash
 from fer_batch.errors import ConfigError
+from fer_batch.settings import CONFIGS
 
-DEFAULT = Path(__file__).parents[1] / "configs" / "default.yaml"
+DEFAULT = CONFIGS / "default.yaml"
 
 
 def test_default_file_explains_every_setting() -> None:

@@ -17,8 +17,10 @@ from fer_batch.cli import explain as cli_explain
 from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
 from fer_batch.cli import schema as cli_schema
+from fer_batch.cli import setup as cli_setup
 from fer_batch.cli.console import place, progress_bar, stop_on_interrupt
 from fer_batch.errors import EXIT_DISK_FULL, EXIT_UNAVAILABLE
+from fer_batch.extras import how_to_install
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         code = 0
     except ModuleNotFoundError as error:
-        code = _complain(f"{error}: pip install 'fer-batch[train]' brings it", EXIT_USAGE)
+        code = _complain(f"{error}. To install it: {how_to_install(error.name)}", EXIT_USAGE)
     except OSError as error:
         code = _complain(error, EXIT_DISK_FULL if error.errno == errno.ENOSPC else EXIT_USAGE)
     sys.exit(code)
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_schema.add_command(commands)
     cli_explain.add_commands(commands, verbosity)
     cli_models.add_commands(commands, verbosity)
+    cli_setup.add_commands(commands)
     return parser
 
 

@@ -111,7 +111,11 @@ def _add_training(commands: Commands, parents: list[argparse.ArgumentParser]) ->
 
     for command, what in ((train, "recipe"), (sweep, "sweep")):
         command.add_argument(
-            "--config", required=True, type=Path, metavar="FILE", help=f"YAML file of the {what}"
+            "--config",
+            required=True,
+            type=Path,
+            metavar="FILE",
+            help=f"YAML file of the {what}, or the name of one that comes with fer_batch",
         )
         add_data(command)
         command.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")

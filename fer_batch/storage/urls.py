@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fer_batch.errors import ConfigError
+from fer_batch.extras import how_to_install
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -71,8 +72,8 @@ def path_of(place: Path | str) -> Path:
     except ValueError as error:
         raise ConfigError(f"{place}: there is no protocol {protocol}://") from error
     except ImportError as error:
-        package = "'fer-batch[s3]'" if protocol == "s3" else "the package that it names"
-        raise ConfigError(f"{place}: {error}: pip install {package}") from error
+        wanted = how_to_install("s3fs") if protocol == "s3" else "install the package that it names"
+        raise ConfigError(f"{place}: {error}: {wanted}") from error
     return cast(Path, url)
 
 

@@ -1,4 +1,4 @@
-"""Kinds of parameters that several flows have, with their limits."""
+"""Types of parameters that several flows have, with their limits."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Processes that run together: one that ends is an error, and none outlives the others."""
+"""Processes that run together: when one of them ends, that is an error, and all are ended."""
 
 import ctypes
 import os
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Self
 
 from fer_batch.distributed import child
+from fer_batch.errors import FerError
 
 PR_SET_CHILD_SUBREAPER = 36
 STOP_S = 10
 
 
-class ServeError(Exception):
-    """Something cannot be served, or no longer."""
+class ServeError(FerError):
+    """A part of what is served does not start, or has ended."""
 
 
 class Processes:
@@ -31,12 +32,12 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        if sys.platform == "linux":  # processes that lose their parent become children of this one
+        if sys.platform == "linux":  # the children of one that ends become children of this process
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the last one first, after its children, so that it can report how they ended."""
+        """End the last one first, and before it its children, so that it can report on them."""
         for process in reversed(self._running.values()):
             _signal(_children(process.pid), signal.SIGTERM)
             deadline = time.monotonic() + STOP_S
@@ -84,7 +85,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _signal(leaders: list[int], what: signal.Signals) -> None:
-    """Signal processes and their groups: a flow run leads the one of the commands it started."""
+    """Signal the process groups of processes: that of a flow run holds the commands it started."""
     for pid in leaders:
         with suppress(ProcessLookupError):
             os.killpg(os.getpgid(pid), what)
