@@ -38,8 +38,8 @@ postgres: ## install the database that slow tests put under Prefect's server; ne
 styles: $(READY) ## make the pictures of docs/styles, which tests compare with
 	$(BIN)/python -m tests.support.golden
 
-config: $(READY) ## write fer_batch/configs/default.yaml from the docstrings of the settings
-	$(BIN)/fer-batch config --commented > fer_batch/configs/default.yaml
+config: $(READY) ## write configs/default.yaml from the docstrings of the settings
+	$(BIN)/fer-batch config --commented > configs/default.yaml
 
 benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>-*.md
 	$(BIN)/python -m benchmarks.stages

@@ -331,7 +331,7 @@ def dump(config: Config, *, commented: bool = False) -> str:
 
     Args:
         config: What to write.
-        commented: Whether each setting is explained, as in ``fer_batch/configs/default.yaml``.
+        commented: Whether each setting is explained, as in ``configs/default.yaml``.
     """
     if commented:
         return commented_yaml(config, head=_HEAD)

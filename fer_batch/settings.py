@@ -18,8 +18,9 @@ from pydantic_core import ErrorDetails
 from fer_batch.errors import ConfigError
 
 COMMENT_WIDTH = 100
-CONFIGS = Path(__file__).parent / "configs"
-"""Settings files that come with fer_batch."""
+_HERE = Path(__file__).parent
+CONFIGS = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir())
+"""Settings files that come with fer_batch: inside its wheel, or beside it in the repository."""
 
 
 class Settings(BaseModel):
