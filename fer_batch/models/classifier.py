@@ -18,6 +18,10 @@ from fer_batch.records import Floats
 
 logger = logging.getLogger(__name__)
 
+CPU_BATCH = 8
+"""Faces that go through the network together on a CPU, always as many: how a convolution adds up its
+sums depends on the size of the batch, and with it the last bits. Larger batches are not faster."""
+
 
 def pick_device(name: str) -> torch.device:
     """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means.
@@ -99,5 +103,11 @@ class Classifier:
         return cast(Floats, known.cpu().numpy())
 
     def _probs(self, batch: Tensor) -> Tensor:
-        logits: Tensor = self._network(batch)
+        is_cpu = batch.device.type == "cpu"
+        logits = self._same_in_any_batch(batch) if is_cpu else self._network(batch)
         return torch.softmax(logits.float() / self.card.temperature, dim=1)
+
+    def _same_in_any_batch(self, batch: Tensor) -> Tensor:
+        size = min(CPU_BATCH, self._batch_size)
+        filled = torch.cat([batch, batch.new_zeros(-len(batch) % size, *batch.shape[1:])])
+        return torch.cat([self._network(block) for block in filled.split(size)])[: len(batch)]
