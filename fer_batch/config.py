@@ -6,14 +6,14 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fer_batch.errors import ConfigError
+from fer_batch.errors import ConfigError, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -223,13 +223,17 @@ RESULT_SECTIONS = {"sampling", "decode", "detector", "track", "classifier"}
 
 
 def load(
-    path: Path | None = None, overrides: Sequence[str] = (), *, base: Config | None = None
+    path: Path | None = None,
+    overrides: Sequence[str] | Mapping[str, object] = (),
+    *,
+    base: Config | None = None,
 ) -> Config:
     """Read a YAML file (all keys optional) and apply ``section.key=value`` overrides to it.
 
     Args:
         path: The file, if any.
-        overrides: Stronger than the file.
+        overrides: Stronger than the file; as text, or as values by name: sections within sections,
+            or names with dots.
         base: Where unnamed values come from; the defaults if None.
 
     Raises:
@@ -242,16 +246,21 @@ def load(
         raise ConfigError(f"{error}. `fer-batch config` lists every key.") from error
 
 
-def layer(path: Path | None, overrides: Sequence[str], base: dict[str, Any]) -> dict[str, Any]:
-    """Values with those of a YAML file, then those of ``key=value`` overrides, laid over them.
+def layer(
+    path: Path | None, overrides: Sequence[str] | Mapping[str, object], base: dict[str, Any]
+) -> dict[str, Any]:
+    """Values with those of a YAML file, then those of overrides, laid over them.
 
     Raises:
         ConfigError: The file cannot be read, or an override cannot.
     """
     values = copy.deepcopy(base)
     _merge(values, read_yaml(path) if path else {})
-    for override in overrides:
-        _apply(values, override)
+    if isinstance(overrides, Mapping):
+        _merge(values, overrides)
+    else:
+        for override in overrides:
+            _merge(values, _parse(override))
     return values
 
 
@@ -281,12 +290,14 @@ def validate(model: type[Model], values: dict[str, Any]) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
-            + ("" if item["type"] == "extra_forbidden" else f" (got {item['input']!r})")
-            for item in error.errors()
-        )
-        raise ConfigError(problems) from error
+        problems = []
+        for item in error.errors():
+            key = ".".join(map(str, item["loc"]))
+            if item["type"] == "extra_forbidden":
+                problems.append(f"{key}: no such setting{did_you_mean(key, _keys(model))}")
+            else:
+                problems.append(f"{key or 'configuration'}: {item['msg']} (got {item['input']!r})")
+        raise ConfigError("; ".join(problems)) from error
 
 
 def dump(config: Config) -> str:
@@ -309,24 +320,33 @@ def cpu_threads(runtime: Runtime) -> int:
     return runtime.threads or len(os.sched_getaffinity(0))
 
 
-def _merge(values: dict[str, Any], stronger: dict[str, Any]) -> None:
+def _merge(values: dict[str, Any], stronger: Mapping[str, object]) -> None:
     for key, value in stronger.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
+        section, dot, rest = str(key).partition(".")
+        if dot:
+            value = {rest: value}
+        if isinstance(value, Mapping):
+            if not isinstance(values.get(section), dict):
+                values[section] = {}
+            _merge(values[section], value)
         else:
-            values[key] = value
+            values[section] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _parse(override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
-    *sections, name = key.strip().split(".")
-    if not equals or not name:
+    if not equals or not key.strip():
         raise ConfigError(f"--set {override}: expected key=value")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
-        values[name] = yaml.safe_load(text)
+        return {key.strip(): yaml.safe_load(text)}
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: {error}") from error
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The names of all settings of a model: ``section.key``."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 _PASSING = frozenset(
@@ -72,3 +74,20 @@ class RenderError(FerError):
 
 class ExplainError(FerError):
     """There is nothing to explain, or some of it cannot be explained."""
+
+
+class PictureError(FerError):
+    """A picture that was given to an `Analyzer` cannot be used."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: `` (did you mean this or that?)``, or nothing.
+
+    Args:
+        name: The unknown name.
+        known: The names that exist; parts are separated by ``/`` or ``.``.
+    """
+    known = list(known)
+    same_end = [each for each in known if each.endswith((f"/{name}", f".{name}"))]
+    similar = (same_end or difflib.get_close_matches(name, known, cutoff=0.7))[:3]
+    return f" (did you mean {' or '.join(similar)}?)" if similar else ""

@@ -34,7 +34,7 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
         ("sampling.every=0", "greater than or equal to 1"),
         ("sampling.every=two", "'two'"),
         ("nonsense.key=1", "nonsense"),
-        ("every=2", "every: Extra inputs"),
+        ("every=2", r"every: no such setting \(did you mean sampling.every or detector.every"),
         ("sampling.every", "expected key=value"),
         ("sampling.every.deep=1", "sampling.every"),
         ("decode.decoder=opencv", "'auto', 'decord' or 'pyav'"),
