@@ -19,8 +19,8 @@ from fer_batch.records import Floats
 logger = logging.getLogger(__name__)
 
 CPU_BATCH = 8
-"""Faces that go through the network together on a CPU, always as many: how a convolution adds up its
-sums depends on the size of the batch, and with it the last bits. Larger batches are not faster."""
+"""Faces that go through the network together on a CPU, never fewer: in which order a convolution
+adds up depends on the size of its batch, and with it the last bits. More are not faster."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -110,4 +110,5 @@ class Classifier:
     def _same_in_any_batch(self, batch: Tensor) -> Tensor:
         size = min(CPU_BATCH, self._batch_size)
         filled = torch.cat([batch, batch.new_zeros(-len(batch) % size, *batch.shape[1:])])
-        return torch.cat([self._network(block) for block in filled.split(size)])[: len(batch)]
+        logits = torch.cat([self._network(block) for block in torch.split(filled, size)])
+        return logits[: len(batch)]

@@ -59,6 +59,12 @@ class Progress:
     share: float
     """Part of the work that is done, in [0, 1], by size of the files."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.n_files_done:,}/{self.n_files:,} files  {self.n_frames:,} frames  "
+            f"{self.n_faces:,} faces  {self.n_frames / self.seconds:,.0f} frames/s"
+        )
+
 
 def process(
     inputs: Sequence[Path],

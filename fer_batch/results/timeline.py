@@ -48,13 +48,14 @@ def load(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.Dat
     return faces.sort_values(["media", "frame_index", "face_index"], ignore_index=True)
 
 
-def load_frames(out: Path | str) -> pd.DataFrame:
-    """The frames of a run, ordered by media and frame_index.
+def load_frames(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
+    """The frames of a run, or of these files only, ordered by media and frame_index.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    return _read(out, "frames").sort_values(["media", "frame_index"], ignore_index=True)
+    frames = _read(out, "frames", medias=_names(media))
+    return frames.sort_values(["media", "frame_index"], ignore_index=True)
 
 
 def load_media(out: Path | str) -> pd.DataFrame:
