@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,15 +18,26 @@ from fer_batch.errors import ConfigError, did_you_mean
 Model = TypeVar("Model", bound=BaseModel)
 
 Style = Literal["full", "minimal", "heatmap", "side-by-side"]
-Layer = Literal["boxes", "labels", "bars", "ids", "points", "heatmap", "timeline", "clock"]
-_FULL: frozenset[Layer] = frozenset(get_args(Layer)) - {"heatmap"}
-STYLES: dict[Style, frozenset[Layer]] = {
-    "full": _FULL,
+LayerName = Literal[
+    "boxes",
+    "labels",
+    "bars",
+    "ids",
+    "points",
+    "heatmap",
+    "strip",
+    "clock",
+    "blur",
+    "side_by_side",
+]
+_FULL: tuple[LayerName, ...] = ("boxes", "labels", "bars", "ids", "points", "strip", "clock")
+STYLES: dict[Style, frozenset[LayerName]] = {
+    "full": frozenset(_FULL),
     "minimal": frozenset({"boxes", "labels"}),
-    "heatmap": frozenset({"boxes", "labels", "bars", "ids", "heatmap", "timeline", "clock"}),
-    "side-by-side": _FULL,
+    "heatmap": frozenset({"boxes", "labels", "bars", "ids", "heatmap", "strip", "clock"}),
+    "side-by-side": frozenset({*_FULL, "side_by_side"}),
 }
-"""What each style draws."""
+"""The layers of each style."""
 
 
 class _Section(BaseModel):
@@ -149,7 +160,7 @@ class Render(_Section):
     """full: everything but the heatmap; minimal: boxes and labels; heatmap: what the classifier
     looks at, with the rest; side-by-side: the source, and beside it `full`."""
     boxes: bool | None = None
-    """Frame each face. This and the other layers are as the style has them where empty."""
+    """Frame each face. Where this or another layer is empty, the style decides."""
     labels: bool | None = None
     """Write the emotion and its probability at each face."""
     bars: bool | None = None
@@ -160,14 +171,16 @@ class Render(_Section):
     """Mark eyes, nose and mouth, where the detector gives them."""
     heatmap: bool | None = None
     """Lay a Grad-CAM map of the emotion that the label names over each face."""
-    timeline: bool | None = None
-    """Fill a strip with the mean probabilities of all faces while the video plays."""
+    strip: bool | None = None
+    """Fill a band with the mean probabilities of all faces while the video plays."""
     clock: bool | None = None
     """Write the time."""
+    side_by_side: bool | None = None
+    """Show the source on the left, and all other layers on the right."""
     blur: bool = False
-    """Hide the faces behind large pixels."""
+    """Hide the faces behind large pixels, whatever the style."""
     smooth_s: float = Field(0.5, ge=0)
-    """Time constant over which a track's probabilities are steadied for display; 0 is off."""
+    """Time constant over which the probabilities shown are smoothed; 0 is off."""
     format: Literal["mp4", "gif"] = "mp4"
     """gif: a short loop without sound."""
     codec: str = "auto"
@@ -177,7 +190,15 @@ class Render(_Section):
     preset: str | None = None
     """Encoder preset; empty: veryfast for libx264, the encoder's own for others."""
 
-    def shows(self, layer: Layer) -> bool:
+    @model_validator(mode="before")
+    @classmethod
+    def _explain_old_key(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # run.json of a run that was made before has the key, mostly empty
+        if values.get("timeline") is not None:
+            raise ValueError("render.timeline is now called render.strip")
+        return {key: value for key, value in values.items() if key != "timeline"}
+
+    def shows(self, layer: LayerName) -> bool:
         """Whether a layer is drawn: as it is set, else as the style has it."""
         chosen: bool | None = getattr(self, layer)
         return layer in STYLES[self.style] if chosen is None else chosen

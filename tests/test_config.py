@@ -39,11 +39,17 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
         ("sampling.every.deep=1", "sampling.every"),
         ("decode.decoder=opencv", "'auto', 'decord' or 'pyav'"),
         ("sampling.end_s=-1", "greater than 0"),
+        ("render.timeline=false", "render.timeline is now called render.strip"),
     ],
 )
 def test_mistake_is_named(override: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load(None, [override])
+
+
+def test_old_key_without_a_value_is_let_be() -> None:
+    """As in run.json of a run that was made before the key was renamed."""
+    assert load(None, ["render.timeline=null"]) == Config()
 
 
 def test_contradictions_are_refused() -> None:

@@ -13,7 +13,7 @@ from fer_batch.cli.console import place, progress_bar
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
     from fer_batch.config import Config
-    from fer_batch.render.copies import Progress
+    from fer_batch.render.outputs import Progress
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -122,19 +122,19 @@ def configure(parsed: argparse.Namespace, *, base: Config | None = None) -> Conf
 
 
 def annotate(
-    parsed: argparse.Namespace, config: Config, *, only: Collection[str] | None = None
+    parsed: argparse.Namespace, config: Config, *, media: Collection[str] | None = None
 ) -> int:
     """Make the annotated copies of a run, with a progress bar; gives the exit code."""
     from fer_batch.render.copies import render
 
     def make(on_progress: Callable[[Progress], None]) -> list[Path]:
-        return render(parsed.out, config, only=only, force=parsed.force, on_progress=on_progress)
+        return render(parsed.out, config, media=media, force=parsed.force, on_progress=on_progress)
 
     return _make(parsed, make, "annotated files", "annotated")
 
 
 def _render(parsed: argparse.Namespace) -> int:
-    return annotate(parsed, _configure_as_run(parsed), only=parsed.media)
+    return annotate(parsed, _configure_as_run(parsed), media=parsed.media)
 
 
 def _sheet(parsed: argparse.Namespace) -> int:

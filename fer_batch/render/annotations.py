@@ -1,4 +1,4 @@
-"""What is drawn on each frame of a file: the faces of the tables, steadied for the eye."""
+"""The faces of a file as the tables have them, smoothed over time so that they can be watched."""
 
 from __future__ import annotations
 
@@ -11,104 +11,81 @@ import pandas as pd
 
 from fer_batch.emotions import EMOTIONS
 from fer_batch.records import Floats, Ints, MediaRow, Seconds
-from fer_batch.render.blur import Paths
-from fer_batch.render.painter import Annotation
+from fer_batch.render.content import Annotation, EmotionsOverTime
+from fer_batch.render.face_paths import FacePaths
 from fer_batch.results import store, timeline
 
 IMAGES_AT_ONCE = 256
 """Still images whose rows are read from the tables together."""
 LABEL_MARGIN = 0.1
 """Lead in probability that another emotion needs to take over the label of a track."""
-CROWD_S = 2.0
-"""Stretch of time around a frame of which the most faces at once count as its crowd."""
+AROUND_S = 2.0
+"""Time, half before and half after a frame, in which the most faces at once are counted."""
 
 
 class Annotations:
     """The faces of one file, frame by frame.
 
     A frame that was not looked at shows the faces of the last one before it that was, except those
-    of tracks that have ended there.
+    whose tracks end there.
     """
 
     def __init__(
         self, faces: pd.DataFrame, frame_index: Ints, pts_s: Seconds, *, smooth_s: float
     ) -> None:
-        """Prepare them.
+        """Smooth them over time.
 
         Args:
             faces: Of this file alone, from `timeline.load`.
             frame_index: (S,) int64, ascending, the frames that were looked at.
             pts_s: (S,) float64, their times.
-            smooth_s: Time constant over which a track's probabilities are steadied, and above 0
+            smooth_s: Time constant over which a track's probabilities are smoothed, and above 0
                 its label too; 0 shows them as they are.
         """
-        self.paths = Paths(faces)
+        self.paths = FacePaths(faces)
         """Where the faces are at any time."""
         is_tracked = bool(faces["track_id"].notna().any())
         faces = timeline.smooth(faces, seconds=smooth_s)
-        self._seen = frame_index
+        self._looked_at = frame_index
         self._frame_index = faces["frame_index"].to_numpy(np.int64)
         self._box_px = faces[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32)
         self._points_px = _points(faces)
-        self._seen_s = pts_s
         self._probs = faces[list(EMOTIONS)].to_numpy(np.float32)
         self._emotion = np.asarray(faces["emotion"].cat.codes, np.int64)
         self._track_id = faces["track_id"].to_numpy(np.int64) if is_tracked else None
-        self._is_last = np.zeros(len(faces), np.bool_)
+        self._ends_track = np.zeros(len(faces), np.bool_)
         if self._track_id is not None:
-            self._is_last = ~faces.duplicated("track_id", keep="last").to_numpy(np.bool_)
+            self._ends_track = ~faces.duplicated("track_id", keep="last").to_numpy(np.bool_)
             if smooth_s:
                 self._emotion = steady_labels(self._track_id, self._probs)
         first, after = np.searchsorted(self._frame_index, [frame_index, frame_index + 1])
-        self._crowd = _crowd(after - first, pts_s)
+        self._n_faces_around = _largest_around(after - first, pts_s)
+        probs = np.zeros((len(frame_index), len(EMOTIONS)))
+        rows = np.searchsorted(frame_index, self._frame_index)
+        np.add.at(probs, rows, np.nan_to_num(self._probs))
+        self.over_time = EmotionsOverTime(pts_s, probs)
+        """What all faces show, frame by frame."""
 
     @property
-    def bars(self) -> tuple[int, ...]:
-        """Positions in EMOTIONS of those that the model knows, as far as there are faces."""
+    def emotions(self) -> tuple[int, ...]:
+        """Positions in EMOTIONS of those that the model knows; none where there is no face."""
         return tuple(np.flatnonzero(~np.isnan(self._probs).all(axis=0)).tolist())
-
-    @property
-    def span_s(self) -> tuple[float, float]:
-        """Times of the first and the last frame that were looked at; 0 where there is none."""
-        return (float(self._seen_s[0]), float(self._seen_s[-1])) if len(self._seen_s) else (0, 0)
-
-    def shares(self, edges_s: Seconds) -> Floats:
-        """Mean probabilities of all faces in each stretch of time.
-
-        A stretch without a frame of its own shows the last frame before it.
-
-        Args:
-            edges_s: (W + 1,) float64, ascending, where stretches begin and end.
-
-        Returns:
-            (W, 8) float32 in EMOTIONS order, of sum 1; NaN where there is no face.
-        """
-        sums = np.zeros((len(self._seen) + 1, len(EMOTIONS)))
-        rows = np.searchsorted(self._seen, self._frame_index)
-        np.add.at(sums, rows + 1, np.nan_to_num(self._probs))
-        sums = sums.cumsum(axis=0)
-        first, after = (np.searchsorted(self._seen_s, at) for at in (edges_s[:-1], edges_s[1:]))
-        first = np.maximum(np.minimum(first, after - 1), 0)
-        stretch = sums[after] - sums[first]
-        with np.errstate(invalid="ignore"):
-            shares: Floats = (stretch / stretch.sum(axis=1, keepdims=True)).astype(np.float32)
-        return shares
 
     def at(self, frame_index: int) -> Annotation:
         """The faces of a frame, by its position in the source."""
-        seen = int(np.searchsorted(self._seen, frame_index, side="right")) - 1
-        shown = int(self._seen[seen]) if seen >= 0 else -1
-        first, last = np.searchsorted(self._frame_index, [shown, shown + 1])
-        rows = np.arange(first, last)
+        row = int(np.searchsorted(self._looked_at, frame_index, side="right")) - 1
+        shown = int(self._looked_at[row]) if row >= 0 else -1
+        first, after = np.searchsorted(self._frame_index, [shown, shown + 1])
+        rows = np.arange(first, after)
         if shown != frame_index:
-            rows = rows[~self._is_last[rows]]
+            rows = rows[~self._ends_track[rows]]
         return Annotation(
             box_px=self._box_px[rows],
             points_px=None if self._points_px is None else self._points_px[rows],
             track_id=None if self._track_id is None else self._track_id[rows],
             probs=self._probs[rows],
             emotion=self._emotion[rows],
-            crowd=int(self._crowd[seen]) if seen >= 0 else 0,
+            n_faces_around=int(self._n_faces_around[row]) if row >= 0 else 0,
         )
 
 
@@ -172,8 +149,8 @@ def _blocks(rows: Iterable[MediaRow]) -> Iterator[list[MediaRow]]:
             yield block
 
 
-def _crowd(counts: Ints, pts_s: Seconds) -> Ints:
-    """(S,) the largest of these (S,) counts within half of `CROWD_S`."""
+def _largest_around(counts: Ints, pts_s: Seconds) -> Ints:
+    """(S,) the largest of these (S,) counts within half of `AROUND_S`."""
     times = pd.to_timedelta(pts_s, unit="s")
-    window = pd.Series(counts, times).rolling(f"{CROWD_S}s", center=True)
+    window = pd.Series(counts, times).rolling(f"{AROUND_S}s", center=True)
     return window.max().to_numpy(np.int64)

@@ -1,4 +1,4 @@
-"""Small pictures laid over frames: text, plates, panels. Made once, pasted many times."""
+"""Small pictures that are pasted into frames: text, plates, panels. Each is made only once."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ GLASS = (*INK, 172)
 _GROOVE = (255, 255, 255, 34)
 
 _SHIFT = 3
-"""OpenCV takes coordinates in 1 / 2**_SHIFT pixels: bars grow without steps."""
+"""OpenCV takes coordinates in 1 / 2**_SHIFT pixels, so that bars grow without steps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """A picture with opacity, ready to be pasted."""
+    """A partly transparent picture, ready to be pasted."""
 
     rgb: Bytes
     """(H, W, 3) uint8, already multiplied with the opacity."""
-    keep: Bytes
-    """(H, W, 3) uint8, how much of the frame shines through: 255 is all."""
+    transparency: Bytes
+    """(H, W, 3) uint8: 255 is fully transparent."""
 
     @property
     def width(self) -> int:
@@ -44,12 +44,12 @@ class Sprite:
         return int(self.rgb.shape[0])
 
     def paste(self, frame: Bytes, x: int, y: int) -> None:
-        """Lay it over the frame, upper left corner at (x, y); what is outside is cut off."""
+        """Draw it with its upper left corner at (x, y); what is outside the frame is cut off."""
         left, top = max(-x, 0), max(-y, 0)
         under = frame[max(y, 0) : max(y + self.height, 0), max(x, 0) : max(x + self.width, 0)]
         if under.size:
             part = np.s_[top : top + under.shape[0], left : left + under.shape[1]]
-            kept = cv2.multiply(under, self.keep[part], scale=1 / 255)
+            kept = cv2.multiply(under, self.transparency[part], scale=1 / 255)
             under[:] = cv2.add(kept, self.rgb[part])
 
 
@@ -69,13 +69,13 @@ def text(words: str, size_px: int, colour: Colour, *, bold: bool = False) -> Spr
 def fit(words: str, size_px: int, width_px: int) -> str:
     """The words as far as the fonts have them and the width allows.
 
-    Signs that no font has become question marks. Of what is too long the middle is left out, and
-    more is kept of the end, where numbers and extensions are.
+    Characters that no font has become question marks. Text that is too long loses its middle; more
+    is kept of its end, where numbers and extensions are.
     """
     if not _is_plain(words):
         known = _glyphs()
         words = unicodedata.normalize("NFKC", words)
-        words = "".join(sign if ord(sign) in known else "?" for sign in words)
+        words = "".join(character if ord(character) in known else "?" for character in words)
     font, short = _font(words, size_px), words
     for kept in range(len(words) - 1, -1, -1):
         if font.getlength(short) <= width_px:
@@ -91,8 +91,8 @@ def _font(words: str, size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageF
 
 
 def _is_plain(words: str) -> bool:
-    """Whether Pillow's font, which is the finer one, has every sign."""
-    return all(" " <= sign <= "~" or sign in "·…" for sign in words)
+    """Whether Pillow's own font, which looks better, has every character."""
+    return all(" " <= character <= "~" or character in "·…" for character in words)
 
 
 def _unicode_font() -> Path:
@@ -130,19 +130,19 @@ def legend(codes: tuple[int, ...], size_px: int, max_width: int) -> Sprite:
         dot = (x + size_px // 2, y + line // 2)
         cv2.circle(canvas, dot, round(0.35 * size_px), COLOURS[EMOTIONS[code]], -1, cv2.LINE_AA)
         name.paste(canvas, x + round(1.2 * size_px), y + round(0.1 * size_px))
-    return Sprite(canvas, under.keep)
+    return Sprite(canvas, under.transparency)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """A bar for each emotion: what `panel` made, to be drawn with many probabilities."""
+    """A bar for each emotion, made by `panel`, to be drawn with many probabilities."""
 
     codes: tuple[int, ...]
     """Positions in EMOTIONS of its rows."""
     size_px: int
-    """Of its text."""
+    """Size of its text."""
     under: Sprite
-    """All that does not change."""
+    """Its background, which never changes."""
     bar_x: tuple[int, int]
     """Where bars begin, and where they end at a probability of 1."""
 
@@ -153,8 +153,8 @@ class Panel:
             frame: (H, W, 3) uint8 RGB.
             x: In pixels.
             y: In pixels.
-            probs: (8,) in EMOTIONS order; NaN shows nothing.
-            emotion: Position in EMOTIONS of the row that stands out; -1 for none.
+            probs: (8,) in EMOTIONS order; NaN draws no bar.
+            emotion: Position in EMOTIONS of the row that is emphasised; -1 for none.
         """
         self.under.paste(frame, x, y)
         size, pad = self.size_px, _pad(self.size_px)
@@ -191,7 +191,7 @@ def panel(codes: tuple[int, ...], size_px: int) -> Panel:
 
 
 def _draw_bar(frame: Bytes, bar: tuple[float, float, float], thick: int, colour: Colour) -> None:
-    """A bar with round ends, given by its left end, middle line and length."""
+    """Draw a bar with round ends, given by its left end, its middle line and its length."""
     x, y, length = bar
     if length >= 0.5:
         thick = max(min(thick, round(length)), 3)

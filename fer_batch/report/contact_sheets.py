@@ -25,8 +25,9 @@ from fer_batch.media.cache import fetched
 from fer_batch.media.decode import FrameReader
 from fer_batch.media.encode import replacing
 from fer_batch.records import Bytes, MediaRow, Status
-from fer_batch.render.blur import Paths, hide
-from fer_batch.render.copies import Progress, check_run
+from fer_batch.render.face_paths import FacePaths
+from fer_batch.render.layers.hidden_faces import hide
+from fer_batch.render.outputs import Progress, check_run
 from fer_batch.report import highlights
 from fer_batch.report.highlights import Moment, Track
 from fer_batch.report.sheet_layout import Cell, Line, Scene, Tile, draw_overview, draw_sheet
@@ -200,7 +201,7 @@ class _Run:
         """
         boxes = faces[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32)
         frame_of = faces["frame_index"].to_numpy()
-        paths = Paths(faces) if self._config.render.blur else None
+        paths = FacePaths(faces) if self._config.render.blur else None
         source, config = discovery.source_of(row), self._config
         threads, only = cpu_threads(config.runtime), sorted(frame_index)
         with (

@@ -8,7 +8,7 @@ import pytest
 from fer_batch.emotions import EMOTIONS
 from fer_batch.records import ChunkResult, Faces, Floats
 from fer_batch.render.annotations import (
-    CROWD_S,
+    AROUND_S,
     LABEL_MARGIN,
     Annotations,
     load_annotations,
@@ -91,15 +91,18 @@ def test_frames_before_the_first_one_seen_show_nothing(tmp_path: Path) -> None:
     assert shown(annotations(tmp_path, late), 4) == []
 
 
-def test_crowd_is_the_most_faces_around(tmp_path: Path) -> None:
+def test_most_faces_around_are_counted(tmp_path: Path) -> None:
     tracks = [[0] for _ in range(60)]
     tracks[30] = [0, 1, 2]
     loaded = annotations(tmp_path, result(tracks))
-    half = round(CROWD_S / 2 * 10)
+    half = round(AROUND_S / 2 * 10)
     assert (
-        loaded.at(30 - half + 1).crowd == loaded.at(30).crowd == loaded.at(30 + half - 1).crowd == 3
+        loaded.at(30 - half + 1).n_faces_around
+        == loaded.at(30).n_faces_around
+        == loaded.at(30 + half - 1).n_faces_around
+        == 3
     )
-    assert loaded.at(30 - half - 1).crowd == loaded.at(30 + half + 1).crowd == 1
+    assert loaded.at(30 - half - 1).n_faces_around == loaded.at(30 + half + 1).n_faces_around == 1
 
 
 def test_still_image_has_no_tracks(tmp_path: Path) -> None:
@@ -120,10 +123,10 @@ def test_each_file_gets_its_own_annotations(tmp_path: Path) -> None:
     assert (shown(a, 0), shown(b, 0), len(c.at(0).box_px)) == ([4], [5], 2)
 
 
-def test_bars_are_the_emotions_that_the_model_knows(tmp_path: Path) -> None:
+def test_emotions_are_those_that_the_model_knows(tmp_path: Path) -> None:
     probs = np.full((1, 8), np.nan, np.float32)
     probs[:, :6] = 1 / 6
-    assert annotations(tmp_path, result([[0]], probs=probs)).bars == tuple(range(6))
+    assert annotations(tmp_path, result([[0]], probs=probs)).emotions == tuple(range(6))
 
 
 def test_probabilities_are_steadied(tmp_path: Path) -> None:
@@ -178,7 +181,7 @@ def test_shares_are_means_over_the_faces_of_each_stretch(tmp_path: Path) -> None
     probs = np.stack([joy, joy, grief, grief])
     loaded = annotations(tmp_path, result([[0], [0, 1], [], [0]], probs=probs))
     # frames at 0.0, 0.1, 0.2 (nobody), 0.3 s; the stretch from 0.15 s on shows the frame before it
-    shares = loaded.shares(np.array([-0.2, -0.1, 0.1, 0.15, 0.2, 0.3, 0.4]))
+    shares = loaded.over_time.shares(np.array([-0.2, -0.1, 0.1, 0.15, 0.2, 0.3, 0.4]))
     nobody = [np.nan] * 2
     expected = [nobody, [1, 0], [0.5, 0.5], [0.5, 0.5], nobody, [0, 1]]
     np.testing.assert_allclose(shares[:, [0, 2]], expected)

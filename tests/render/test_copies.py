@@ -15,7 +15,8 @@ from fer_batch.errors import RenderError, StoreDiskFullError, StoreError
 from fer_batch.media import discovery, encode
 from fer_batch.media.decode import FrameReader
 from fer_batch.records import Bytes, ChunkResult, Faces, MediaFile
-from fer_batch.render.copies import Progress, render
+from fer_batch.render.copies import render
+from fer_batch.render.outputs import Progress
 from fer_batch.results import store
 from fer_batch.storage import urls
 from tests.support import results
@@ -301,11 +302,11 @@ def test_names_never_collide(tmp_path: Path) -> None:
     assert [len(frames_of(path)[0]) for path in paths] == list(counts.values())
 
 
-def test_only_some_files(run: Path) -> None:
-    assert render(run, FAST, only={"b.png", "bad.mp4"}) == [run / "annotated/b.png"]
+def test_some_files(run: Path) -> None:
+    assert render(run, FAST, media={"b.png", "bad.mp4"}) == [run / "annotated/b.png"]
     assert not (run / "annotated/deep").exists()
     with pytest.raises(RenderError, match=r"unknown\.mp4"):
-        render(run, FAST, only={"unknown.mp4"})
+        render(run, FAST, media={"unknown.mp4"})
 
 
 def test_progress_goes_from_nothing_to_all(run: Path) -> None:
@@ -364,7 +365,7 @@ def test_long_gifs_are_refused_unless_a_part_is_chosen(tmp_path: Path) -> None:
 
 def test_side_by_side_shows_the_source_on_the_left(run: Path) -> None:
     double = Config(render=Render(style="side-by-side", preset="ultrafast"))
-    drawn, _ = frames_of(render(run, double, only={"deep/a.mov"})[0])
+    drawn, _ = frames_of(render(run, double, media={"deep/a.mov"})[0])
     width = SIZE[0]
     assert [read_number(frame[:, :width]) for frame in drawn] == list(range(5))
     assert [is_drawn(frame[:, :width]) for frame in drawn] == [False] * 5

@@ -7,8 +7,9 @@ import torch
 from fer_batch.explain.explainer import Explainer
 from fer_batch.models.card import find_weights
 from fer_batch.records import Floats, FrameChunk
-from fer_batch.render.heatmaps import Heat, Heatmaps
-from fer_batch.render.painter import Annotation
+from fer_batch.render.content import Annotation, FaceMap
+from fer_batch.render.heatmaps import Heatmaps
+from fer_batch.render.layers.heatmap import colour
 from tests.support.portraits import portrait
 
 SIDE = 32
@@ -21,7 +22,7 @@ def test_a_map_lies_where_its_crop_was_cut(turn_deg: float, zoom: float) -> None
     values = np.zeros((SIDE, SIDE), np.float32)
     values[6:10, 22:26] = 1
     frame = np.full((160, 200, 3), 40, np.uint8)
-    Heat(values, np.float32([0, 0, 200, 160]), centre, edge).lay(frame)
+    colour(frame, FaceMap(values, np.float32([0, 0, 200, 160]), centre, edge))
     change = np.abs(frame.astype(int) - 40).sum(axis=2)
     y, x = (np.average(axis + 0.5, weights=change) for axis in np.indices(change.shape))
     expected = centre + edge * (complex(24, 8) / SIDE - 0.5 - 0.5j)
@@ -32,7 +33,7 @@ def test_nothing_is_coloured_outside_the_box_nor_where_the_map_is_0() -> None:
     frame = np.full((160, 200, 3), 40, np.uint8)
     values = np.ones((SIDE, SIDE), np.float32)
     values[:, SIDE // 2 :] = 0
-    Heat(values, np.float32([60, 50, 140, 110]), 100 + 80j, 100 + 0j).lay(frame)
+    colour(frame, FaceMap(values, np.float32([60, 50, 140, 110]), 100 + 80j, 100 + 0j))
     rows, columns = np.nonzero((frame != 40).any(axis=2))
     assert (rows.min(), rows.max(), columns.min()) == (50, 109, 60)
     assert columns.max() <= 102
@@ -41,7 +42,7 @@ def test_nothing_is_coloured_outside_the_box_nor_where_the_map_is_0() -> None:
 def test_box_that_left_the_frame_is_no_error() -> None:
     frame = np.full((20, 20, 3), 40, np.uint8)
     values = np.ones((SIDE, SIDE), np.float32)
-    Heat(values, np.float32([-30, -30, -10, -10]), -20 - 20j, 20 + 0j).lay(frame)
+    colour(frame, FaceMap(values, np.float32([-30, -30, -10, -10]), -20 - 20j, 20 + 0j))
     assert (frame == 40).all()
 
 
@@ -59,15 +60,15 @@ def seen(explainer: Explainer, smooth_s: float) -> list[Floats]:
             track_id=np.array([0]),
             probs=np.ones((1, 8), np.float32),
             emotion=np.array([emotion]),
-            crowd=1,
+            n_faces_around=1,
         )
         for emotion in (0, 6, -1)
     ]
     rgb = np.stack([portrait(1)] * 3)
     chunk = FrameChunk(rgb, np.arange(3), np.array([0, 0.1, 0.2]), np.zeros(3, np.bool_))
-    heats = Heatmaps(explainer, smooth_s).look(chunk, faces)
-    assert [len(each) for each in heats] == [1, 1, 0]
-    return [heats[0][0].values, heats[1][0].values]
+    maps = [face.maps[0] for face in Heatmaps(explainer, smooth_s).with_maps(chunk, faces)]
+    assert maps[2] is None
+    return [each.values for each in maps if each]
 
 
 def test_maps_are_of_the_label_and_steadied_along_the_track(explainer: Explainer) -> None:

@@ -15,7 +15,7 @@ from fer_batch.errors import RenderError, StoreDiskFullError
 from fer_batch.media import discovery
 from fer_batch.media.decode import FrameReader
 from fer_batch.records import ChunkResult, Faces
-from fer_batch.render.copies import Progress
+from fer_batch.render.outputs import Progress
 from fer_batch.report import contact_sheets as sheets
 from fer_batch.report.contact_sheets import make_sheets
 from fer_batch.results import store

@@ -21,8 +21,8 @@ from fer_batch.explain.explainer import Explainer
 from fer_batch.models.card import find_weights
 from fer_batch.records import ChunkResult, Faces, FrameChunk, MediaInfo
 from fer_batch.render.annotations import load_annotations
+from fer_batch.render.file_annotator import FileAnnotator
 from fer_batch.render.heatmaps import Heatmaps
-from fer_batch.render.layers import Layers
 from tests.support import results
 from tests.support.clips import Rgb
 
@@ -59,10 +59,11 @@ def picture(name: str) -> Rgb:
     if config.render.shows("heatmap"):
         explainer = Explainer(find_weights("default"), torch.device("cpu"))
         heatmaps = Heatmaps(explainer, config.render.smooth_s)
-    layers = Layers("video", MediaInfo(*SIZE, 0, None, None, None, "h264"), shown, config, heatmaps)
+    info = MediaInfo(*SIZE, 0, None, None, None, "h264")
+    annotator = FileAnnotator("video", info, shown, config, heatmaps)
     one = np.s_[SHOWN : SHOWN + 1]
     chunk = FrameChunk(rgb[None], found.frame_index[one], found.pts_s[one], found.is_damaged[one])
-    return next(layers.draw(chunk))
+    return next(annotator.draw(chunk))
 
 
 def _portrait() -> tuple[Rgb, Points]:

@@ -5,7 +5,7 @@ import pytest
 from skimage import data
 
 from fer_batch.records import Bytes
-from fer_batch.render.blur import CELLS, hide
+from fer_batch.render.layers.hidden_faces import CELLS, hide
 
 
 def noise(height: int = 300, width: int = 400) -> Bytes:

@@ -10,7 +10,7 @@ from fer_batch.emotions import EMOTIONS
 from fer_batch.models.card import find_weights
 from fer_batch.records import Bools, Bytes, ChunkResult, Faces, FrameChunk, MediaInfo, MediaKind
 from fer_batch.render.annotations import load_annotations
-from fer_batch.render.layers import Layers
+from fer_batch.render.file_annotator import FileAnnotator
 from tests.support import results
 from tests.support.portraits import portrait
 
@@ -62,9 +62,9 @@ def draw(tmp_path: Path, found: ChunkResult, *chunks: FrameChunk, **render: obje
 
         explainer = Explainer(find_weights("default"), torch.device("cpu"))
         heatmaps = Heatmaps(explainer, config.render.smooth_s)
-    layers = Layers(kind, info, faces, config, heatmaps)
-    drawn = [rgb for chunk in chunks for rgb in layers.draw(chunk)]
-    assert {rgb.shape for rgb in drawn} == {(300, layers.info.width_px, 3)}
+    annotator = FileAnnotator(kind, info, faces, config, heatmaps)
+    drawn = [rgb for chunk in chunks for rgb in annotator.draw(chunk)]
+    assert {rgb.shape for rgb in drawn} == {(300, annotator.info.width_px, 3)}
     return drawn
 
 
