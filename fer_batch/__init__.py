@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fer_batch.api.analyzer import Analyzer
-    from fer_batch.api.run import Run, open_run, process
+    from fer_batch.api.process import open_run, process
+    from fer_batch.api.run import Run
     from fer_batch.config import Config
     from fer_batch.emotions import EMOTIONS
     from fer_batch.errors import FerError
@@ -26,8 +27,8 @@ _MODULES = {
     "Config": "config",
     "FerError": "errors",
     "Run": "api.run",
-    "open_run": "api.run",
-    "process": "api.run",
+    "open_run": "api.process",
+    "process": "api.process",
 }
 
 if not TYPE_CHECKING:  # a type checker that sees this function believes every name

@@ -192,8 +192,10 @@ class Render(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _explain_old_key(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _explain_old_key(cls, values: Any) -> Any:
         # run.json of a run that was made before has the key, mostly empty
+        if not isinstance(values, dict):
+            return values
         if values.get("timeline") is not None:
             raise ValueError("render.timeline is now called render.strip")
         return {key: value for key, value in values.items() if key != "timeline"}

@@ -31,6 +31,7 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
     "override, said",
     [
         ("sampling.evry=2", "sampling.evry"),
+        ("render=5", "render: Input should be a valid dictionary"),
         ("sampling.every=0", "greater than or equal to 1"),
         ("sampling.every=two", "'two'"),
         ("nonsense.key=1", "nonsense"),

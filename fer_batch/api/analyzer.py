@@ -27,6 +27,8 @@ from fer_batch.models.classifier import Classifier
 from fer_batch.pipeline.lanes import Resources
 from fer_batch.pipeline.plan import plan_for
 from fer_batch.records import Bytes, ChunkResult, Faces, Floats
+from fer_batch.render.file_annotator import load_explainer
+from fer_batch.render.still import annotate
 from fer_batch.results import tables
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class Analyzer:
         check_crop(plan.card, config.detector)
         self._config, self._card, self._device = config, plan.card, resources.devices[0]
         self._batch_size = resources.batch_size
+        self._explainer = load_explainer(config)
         self._detector = build_detector(config.detector, self._device)
         self._classifier = Classifier(
             plan.weights,
@@ -111,6 +114,23 @@ class Analyzer:
         if crops:
             probs.append(self._classifier(torch.cat(crops)))
         return _table(names, Faces.join(found, n_frames), np.concatenate(probs))
+
+    def annotate(self, picture: Picture) -> Image.Image:
+        """One picture with its faces, and what they show, drawn on it, as a picture of Pillow.
+
+        The section ``render`` of the settings says how it looks; the default is the style ``full``.
+
+        Args:
+            picture: As for a call.
+
+        Raises:
+            PictureError, MediaError, DetectorError: As for a call.
+        """
+        rgb = self._read(picture)
+        faces = self._detector.detect([rgb])
+        probs = self._classifier(crop([rgb], faces, self._card))
+        look = self._config.render
+        return Image.fromarray(annotate(rgb, faces, probs, look, explainer=self._explainer))
 
     def __repr__(self) -> str:
         return f"Analyzer: {self._config.detector.name}, {self._card.name}, {self._device}"

@@ -1,16 +1,14 @@
-"""Runs: made, opened, and asked what was found."""
+"""The results of a run, as tables and pictures."""
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fer_batch.api.progress import Progress, interrupts, showing
+from fer_batch.api.progress import Progress, showing
 from fer_batch.api.settings import Settings, configure, place
 from fer_batch.config import Config, Style, validate
 from fer_batch.errors import ConfigError, FerError, StoreError, did_you_mean
@@ -18,75 +16,15 @@ from fer_batch.results import store, timeline
 
 # What needs torch or ffmpeg is imported where it is used: looking at tables must not wait for it.
 if TYPE_CHECKING:
-    from fer_batch.explain.explainer import Method
+    from PIL import Image
 
-logger = logging.getLogger(__name__)
+    from fer_batch.explain.explainer import Method
 
 Names = str | Sequence[str] | None
 """One file of a run, several, or None for all, named as in the tables."""
 
 MOST_FILES = 100
 """Files that a run shows in a notebook."""
-
-
-def process(
-    inputs: str | Path | Sequence[str | Path],
-    out: str | Path,
-    *,
-    settings: Settings = None,
-    force: bool = False,
-    progress: Progress = False,
-) -> Run:
-    """Find every face in videos and images, and write its emotions into tables.
-
-    What an earlier call did already is left alone: call again after an interruption, or when files
-    were added. Files that fail raise nothing, `Run.problems` names them. When this is interrupted,
-    it stops after what is under way and keeps what is complete.
-
-    Args:
-        inputs: File, folder (searched to its depths) or URL, or several of them.
-        out: Folder or URL for the results.
-        settings: What differs from the defaults: a dict such as ``{"sampling.fps": 5}``, the path
-            of a YAML file, or a `Config`.
-        force: Do again what is done.
-        progress: True shows a bar; a function is called with the share that is done and a text.
-
-    Raises:
-        ConfigError: A setting is wrong or unknown.
-        MediaError: An input is missing, or there are no videos and images in it.
-        StoreError: Another run is writing to ``out``, it holds results of other files, or it cannot
-            be written.
-        DetectorError, WeightsError: A model cannot be loaded.
-        KeyboardInterrupt: It was interrupted.
-    """
-    config, folder = configure(settings), place(out)
-    sources = [inputs] if isinstance(inputs, str | Path) else inputs
-    stop = threading.Event()
-    with interrupts(stop, logger.warning), showing(progress) as show:
-        from fer_batch.pipeline.process import process as run
-
-        summary = run(
-            [place(source) for source in sources],
-            folder,
-            config,
-            force=force,
-            on_progress=lambda done: show(done.share, str(done)),
-            stop=stop,
-        )
-    if summary.interrupted:
-        raise KeyboardInterrupt("what is complete is kept: process again to go on")
-    return Run(folder)
-
-
-def open_run(folder: str | Path) -> Run:
-    """The run whose results are in a folder, or behind a URL.
-
-    Raises:
-        StoreError: There is no run in it, or it cannot be read.
-    """
-    run = Run(folder)
-    run.media()
-    return run
 
 
 class Run:
@@ -158,6 +96,36 @@ class Run:
         rows = files.loc[files["status"] != "ok", ["media", "status", "error"]]
         return rows.reset_index(drop=True)
 
+    def show(
+        self,
+        media: str,
+        *,
+        at: float = 0.0,
+        style: Style | None = None,
+        settings: Settings = None,
+    ) -> Image.Image:
+        """The annotated frame that a player shows at a time, as a picture of Pillow.
+
+        Args:
+            media: Name of the file.
+            at: Time in seconds, 0 at the start of the video; without meaning for an image.
+            style: ``full``, ``minimal``, ``heatmap`` or ``side-by-side``.
+            settings: Such as ``{"render.blur": True}``; see the section ``render``.
+
+        Raises:
+            RenderError: There is no frame of this file at that time.
+            MediaError: The source is gone, has changed, or cannot be read.
+            ConfigError: A setting is wrong or unknown.
+        """
+        from PIL import Image
+
+        from fer_batch.render.still import annotated_frame
+
+        _check_not_negative("at", at)
+        self._names(media)
+        config = self._config(settings, style)
+        return Image.fromarray(annotated_frame(self.folder, config, media, at))
+
     def render(
         self,
         media: Names = None,
@@ -190,7 +158,7 @@ class Run:
             return render(
                 self.folder,
                 config,
-                only=names,
+                media=names,
                 force=force,
                 on_progress=lambda done: show(done.share, str(done)),
             )

@@ -1,5 +1,6 @@
 """Single pictures: the numbers are those of a run, to the last bit, and mistakes are named."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,26 @@ def test_many_pictures_of_many_kinds_at_once(analyzer: Analyzer, tmp_path: Path)
     assert same(found, pd.concat([analyzer(picture) for picture in pictures]))
     assert same(analyzer(iter(pictures)), found)
     assert analyzer([path])["picture"].tolist() == [str(path)]
+
+
+def test_annotated_picture_is_that_of_a_run(analyzer: Analyzer, tmp_path: Path) -> None:
+    Image.fromarray(portrait(2)).save(tmp_path / "a.png")
+    run = fer_batch.process(tmp_path / "a.png", tmp_path / "out", settings=FACES)
+    rgb = portrait(2)
+    np.testing.assert_array_equal(analyzer.annotate(rgb), run.show("a.png"))
+    np.testing.assert_array_equal(analyzer.annotate(tmp_path / "a.png"), run.show("a.png"))
+    np.testing.assert_array_equal(rgb, portrait(2))  # not drawn on
+    np.testing.assert_array_equal(analyzer.annotate(portrait(0)), portrait(0))
+    heatmap = Analyzer(settings={**FACES, "render.style": "heatmap"}).annotate(rgb)
+    shown = run.show("a.png", style="heatmap")
+    np.testing.assert_allclose(np.asarray(heatmap, float), np.asarray(shown, float), atol=1)
+
+
+def test_threads_share_an_analyzer(analyzer: Analyzer) -> None:
+    pictures = [portrait(n % 4, n) for n in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(analyzer, pictures))
+    assert same(pd.concat(found), analyzer(pictures))
 
 
 def test_no_face_is_a_table_without_rows(analyzer: Analyzer) -> None:

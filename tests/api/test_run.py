@@ -20,9 +20,11 @@ from fer_batch.errors import (
     FerError,
     MediaError,
     PictureError,
+    RenderError,
     StoreError,
 )
 from fer_batch.pipeline import process as pipeline
+from fer_batch.render.still import annotated_frame
 from fer_batch.results import store, timeline
 from tests.support import results
 from tests.support.clips import clip
@@ -152,6 +154,16 @@ def test_annotated_copies_sheets_and_reports(run: Run) -> None:
     assert shown[-1] == (1.0, "1/1 videos")
 
 
+def test_shown_frame_is_that_of_the_annotated_copy(run: Run) -> None:
+    [copy] = run.render("two.png", style="minimal")
+    shown = run.show("two.png", style="minimal")
+    np.testing.assert_array_equal(shown, Image.open(copy))
+    expected = annotated_frame(run.folder, run._config({"render.blur": True}), VIDEO, 0.4)
+    np.testing.assert_array_equal(
+        run.show(VIDEO, at=0.4, settings={"render": {"blur": True}}), expected
+    )
+
+
 def test_explanation_is_of_the_chosen_faces(run: Run) -> None:
     summary = run.explain("two.png", sample=1, emotion="anger", method=["gradcam", "gradcam"])
     assert (run.folder / "explain" / "summary.md").exists()
@@ -198,6 +210,8 @@ def test_unknown_names_are_named_with_the_one_that_was_meant(run: Run) -> None:
         for name in ("interview.mp4", "monday/interveiw.mp4"):
             with pytest.raises(StoreError, match=rf"'{name}' \(did you mean {VIDEO}\?\)"):
                 ask(name)
+    with pytest.raises(StoreError, match="did you mean monday"):
+        run.show("interview.mp4")
     with pytest.raises(StoreError, match="no results of 'x': "):
         run.explain("x")
     with pytest.raises(StoreError, match="an empty list"):
@@ -226,6 +240,10 @@ def test_other_mistakes_are_named(run: Run, tmp_path: Path) -> None:
         run.segments(min_s=-2)
     with pytest.raises(ConfigError, match=r"render\.style.*'loud'"):
         run.render(style="loud")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at: expected 0 or more, got -3"):
+        run.show(VIDEO, at=-3)
+    with pytest.raises(RenderError, match="holds no frames of text"):
+        run.show("text.png")
     with pytest.raises(StoreError, match="not the output folder of a run"):
         fer_batch.open_run(tmp_path)
     with pytest.raises(MediaError, match="missing"):
@@ -281,5 +299,5 @@ def test_urls_are_used_like_folders(inputs: Path, run: Run, bucket: Path) -> Non
 
 def test_errors_are_of_one_family() -> None:
     assert fer_batch.FerError is FerError
-    for each in (ConfigError, ExplainError, MediaError, PictureError, StoreError):
+    for each in (ConfigError, ExplainError, MediaError, PictureError, RenderError, StoreError):
         assert issubclass(each, FerError)
