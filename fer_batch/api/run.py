@@ -280,7 +280,7 @@ class Run:
         except FerError:
             return f"Run({str(self.folder)!r}): cannot be read"
         counts = files["status"].value_counts()
-        statuses = ", ".join(f"{n:,} {status}" for status, n in counts.items())
+        statuses = ", ".join(f"{n:,} {status}" for status, n in counts.items()) or "none yet"
         return (
             f"Run({str(self.folder)!r}): {len(files):,} files ({statuses}), "
             f"{files['n_frames_decoded'].sum():,} frames, {files['n_faces'].sum():,} faces"
