@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Threads of torch would fight with those of the other process.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --numprocesses
 
-.PHONY: demo serve test slow faults browser postgres styles benchmark results lock clean
+.PHONY: demo serve test slow faults browser postgres styles config benchmark results lock clean
 
 demo: $(READY) ## make a clip, process it, show what comes out
 	$(BIN)/python examples/demo.py outputs/demo
@@ -36,6 +36,9 @@ postgres: ## install the database that slow tests put under Prefect's server; ne
 
 styles: $(READY) ## make the pictures of docs/styles, which tests compare with
 	$(BIN)/python -m tests.support.golden
+
+config: $(READY) ## write configs/default.yaml from the docstrings of the settings
+	$(BIN)/fer-batch config --commented > configs/default.yaml
 
 benchmark: $(READY) ## write docs/benchmarks/<date>-<commit>-*.md
 	$(BIN)/python -m benchmarks.stages

@@ -1,4 +1,4 @@
-"""Faces cut by their boxes, and cut by five points, before the same classifier.
+"""The same classifier on faces that are cut out by their boxes, and by five points.
 
 python -m benchmarks.crops --data FERPLUS
 
@@ -53,7 +53,7 @@ def turned(frame: Bytes) -> Bytes:
 def accuracy(
     detector: Detector, classifier: Classifier, cards: list[ModelCard], pictures: Pictures
 ) -> tuple[int, list[float], list[float]]:
-    """Pictures in which one face is found, upright and turned; and accuracy on each of both."""
+    """Number of pictures in which one face is found, upright and turned, and accuracy on both."""
     upright = framed(pictures.pixels)
     views = [upright, [turned(frame) for frame in upright]]
     found = [detector.detect(frames) for frames in views]
@@ -80,7 +80,7 @@ def where(faces: Faces, keep: Bools) -> Faces:
 def unrest(
     detector: Detector, classifier: Classifier, cards: list[ModelCard], clip: str
 ) -> list[float]:
-    """How much a track's probabilities change from frame to frame: half the sum over emotions."""
+    """Change of a track's probabilities from frame to frame: half the sum over emotions."""
     config = Config()
     tracker = Tracker(config.track)
     probs: list[list[Floats]] = [[] for _ in cards]

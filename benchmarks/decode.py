@@ -1,4 +1,4 @@
-"""Decord in segments against PyAV.
+"""Comparison of Decord, segment by segment, with PyAV.
 
 Clips come from ../shared/media. The rounds of the two decoders alternate in one process.
 """
@@ -30,7 +30,7 @@ ROUNDS = 5
 
 
 def cpu_ms(clip: Path, decode: Decode) -> tuple[float, str]:
-    """CPU time per frame of reading a whole clip, and which decoder did it."""
+    """CPU time per frame for reading a whole clip, and the decoder that was used."""
     [file] = discovery.find([clip])
     began = time.process_time()
     with FrameReader(file, Sampling(), decode) as reader:

@@ -1,4 +1,4 @@
-"""The detectors side by side.
+"""Comparison of the detectors.
 
     python -m benchmarks.detectors --data FERPLUS
 
@@ -25,7 +25,7 @@ from fer_batch.faces.detectors import Detector, build_detector
 from fer_batch.faces.tracking import iou
 from fer_batch.media import discovery
 from fer_batch.media.decode import FrameReader
-from fer_batch.pipeline.face_finder import FaceFinder, Found
+from fer_batch.pipeline.face_finder import FaceFinder, FoundFaces
 from fer_batch.pipeline.lanes import Pending
 from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Bytes, Faces, FrameChunk
@@ -35,7 +35,7 @@ WALKS = ("facenet_video.mp4", "pyfeat_single_face.mp4", "liveportrait_s20.mp4")
 ENLARGED = 4
 N_FRAMED = 500
 SAME = 0.5
-"""Overlap from which a box that was moved on is the one that was found there."""
+"""Overlap above which an estimated box counts as the one that was found there."""
 
 
 def build(config: Config) -> Detector:
@@ -44,7 +44,7 @@ def build(config: Config) -> Detector:
 
 
 def accuracy(detector: Detector) -> tuple[int, int]:
-    """Boxes that hold an annotated nose of their own, and boxes that do not."""
+    """Number of boxes that contain an annotated nose of their own, and of other boxes."""
     counts = np.zeros(2, np.int64)
     for name, noses in read_noses().items():
         with Image.open(MEDIA / "images" / name) as picture:
@@ -63,7 +63,7 @@ def cost(detector: Detector, frames: list[Bytes]) -> tuple[float, int, int]:
 
 
 def framing(detector: Detector, pictures: Bytes) -> str:
-    """The longer side and the centre of boxes, in sides of the FER+ pictures they are found in."""
+    """Longer side and centre of boxes, relative to the side of the FER+ pictures."""
     size, edge = ENLARGED * pictures.shape[1], pictures.shape[1]
     frames = []
     for picture in pictures:
@@ -80,7 +80,7 @@ def framing(detector: Detector, pictures: Bytes) -> str:
 
 
 def read_chunks(name: str) -> list[FrameChunk]:
-    """A clip as the pipeline sees it."""
+    """A clip as the pipeline reads it."""
     (file,) = discovery.find([MEDIA / "videos" / name])
     config = Config()
     with FrameReader(file, config.sampling, config.decode) as reader:
@@ -88,7 +88,7 @@ def read_chunks(name: str) -> list[FrameChunk]:
 
 
 def follow(settings: list[str], every: int, chunks: list[FrameChunk]) -> tuple[float, list[Faces]]:
-    """CPU milliseconds per frame of detection and tracking, and the faces of each chunk."""
+    """CPU milliseconds per frame for detection and tracking, and the faces of each chunk."""
     config = load(None, [*settings, f"detector.every={every}"])
     detector = build(config)
     finder = FaceFinder(
@@ -96,16 +96,16 @@ def follow(settings: list[str], every: int, chunks: list[FrameChunk]) -> tuple[f
         config,
         Stopwatch(),
     )
-    file = finder.begin("video")
+    state = finder.begin("video")
     start = time.process_time()
-    found = [finder.find(finder.look([(file, chunk)]))[0] for chunk in chunks]
+    found = [finder.collect(finder.submit([(state, chunk)]))[0] for chunk in chunks]
     ms = 1e3 * (time.process_time() - start)
-    faces = [each.faces for each in found if isinstance(each, Found)]
+    faces = [each.faces for each in found if isinstance(each, FoundFaces)]
     return ms / sum(len(chunk.rgb) for chunk in chunks), faces
 
 
 def agreement(faces: list[Faces], reference: list[Faces]) -> tuple[float, float]:
-    """Share of the reference's boxes that are there too, and of the boxes that are not in it."""
+    """Share of the reference's boxes that were found, and share of boxes that are not in it."""
     held = extra = n_reference = n = 0
     for one, other in zip(faces, reference, strict=True):
         for row in np.union1d(one.frame_row, other.frame_row):

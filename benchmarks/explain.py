@@ -1,4 +1,4 @@
-"""Which explanations are worth their time: milliseconds per face, and what they show of FER+.
+"""Time and quality of the explanation methods: milliseconds per face, and results on FER+.
 
     python -m benchmarks.explain FERPLUS [--faces 500]
 
@@ -64,7 +64,7 @@ def speeds(explainer: Explainer, crops: torch.Tensor, emotion: Ints) -> pd.DataF
 
 
 def controls(n_faces: int, side: int) -> dict[str, Floats]:
-    """Maps that know nothing of the network."""
+    """Maps that do not depend on the network, as controls."""
     middle = np.hypot(*(np.mgrid[:side, :side] - (side - 1) / 2)).astype(np.float32)
     return {
         NOISE: np.random.default_rng(0).random((n_faces, side, side), np.float32),
@@ -73,7 +73,7 @@ def controls(n_faces: int, side: int) -> dict[str, Floats]:
 
 
 def worth(explainer: Explainer, crops: torch.Tensor, emotion: Ints) -> dict[str, pd.DataFrame]:
-    """What each map of each method, and of the controls, is worth: a row per face."""
+    """Quality of the maps of each method and of the controls: a row per face."""
     side = crops.shape[-1]
     inside = masks(np.tile(side * np.array(FER_POINTS, np.float32), (len(crops), 1, 1)), side)
     known = controls(len(crops), side)
@@ -91,7 +91,7 @@ def worth(explainer: Explainer, crops: torch.Tensor, emotion: Ints) -> dict[str,
 
 
 def sanity(explainer: Explainer, crops: torch.Tensor, emotion: Ints) -> pd.DataFrame:
-    """How much maps are like those of networks with random weights, by method."""
+    """Correlation of maps with those of networks with random weights, by method."""
     random = [explainer.randomised(seed) for seed in range(SEEDS)]
     rows = {}
     for method in METHODS:
@@ -151,7 +151,7 @@ def page(root: Path, n_faces: int) -> Iterator[str]:
 
 
 def differences(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Each method against the stronger control."""
+    """Comparison of each method with the stronger control."""
     for method in METHODS:
         parts = []
         for column, sign in (("insertion", 1), ("deletion", -1)):

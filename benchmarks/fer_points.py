@@ -1,9 +1,9 @@
-"""Where the five points of a face lie in the pictures of FER: `regions.FER_POINTS`.
+"""Positions of the five points of a face in the pictures of FER: `regions.FER_POINTS`.
 
     python -m benchmarks.fer_points FERPLUS YUNET
 
 FERPLUS is the data set's folder, YUNET OpenCV's weights. Pictures of 48 pixels are enlarged and
-given a border, as YuNet wants faces with some room around them.
+given a border, as YuNet needs some space around a face.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings of the Haar detector: faces found against time.
+"""Settings of the Haar detector: number of faces found, and time.
 
 Pictures with annotated noses and clips come from ../shared/media.
 """
@@ -48,7 +48,7 @@ def read_noses() -> dict[str, list[tuple[float, float]]]:
 
 
 def match(boxes: np.ndarray, noses: list[tuple[float, float]]) -> tuple[int, int]:
-    """Boxes that hold a nose of their own, and boxes that do not."""
+    """Number of boxes that contain a nose of their own, and of other boxes."""
     left = list(noses)
     for x1, y1, x2, y2 in boxes:
         held = [(x, y) for x, y in left if x1 <= x <= x2 and y1 <= y <= y2]

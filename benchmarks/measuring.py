@@ -1,4 +1,4 @@
-"""What the benchmarks share: measurements in processes of their own, and the pages they write."""
+"""What the benchmarks share: measurements in separate processes, and writing of pages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pyarrow")
 
 
 def measure_apart(module: str, *arguments: object, python: Path | str = sys.executable) -> object:
-    """What ``python -m module --measure`` prints last, as JSON, in a process of its own."""
+    """Run ``python -m module --measure`` in a separate process; return its last line, from JSON."""
     command = [str(python), "-m", module, "--measure", *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     if done.returncode:
@@ -43,7 +43,7 @@ def measure_apart(module: str, *arguments: object, python: Path | str = sys.exec
 
 
 def parse_data(doc: str) -> Path:
-    """The data set that the command line names; ``doc`` is the script's docstring."""
+    """The data set named on the command line; ``doc`` is the docstring of the script."""
     parser = argparse.ArgumentParser(description=doc.split("\n", maxsplit=1)[0])
     parser.add_argument(
         "--data", type=Path, required=True, help="FER+, or the file it is packed in"
@@ -58,13 +58,13 @@ def median(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def peak_mb() -> float:
-    """The most memory that this process held; its `ru_maxrss` would include its parent's."""
+    """Largest memory of this process; `ru_maxrss` would include that of its parent."""
     status = Path("/proc/self/status").read_text()
     return float(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def machine() -> Iterator[str]:
-    """Lines that say what was measured on."""
+    """Lines about the machine and the versions."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     yield f"{os.cpu_count()} CPU cores ({platform.machine()}){_gpus()}, Python"
     yield f"{platform.python_version()}, {packages}."

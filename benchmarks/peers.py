@@ -1,10 +1,10 @@
-"""Other tools on the same clips.
+"""Comparison with other tools on the same clips.
 
     python -m benchmarks.peers [--rounds 3] [CLIP ...]
 
-The peers live in an environment of their own, outputs/peers, which the first run sets up. Clips and
+The other tools are installed in their own environment, outputs/peers, by the first run. Clips and
 the weights of YuNet and RetinaFace come from ../shared. Every measurement is the second pass over a
-clip in a process of its own; in each round every tool has its turn.
+clip in a separate process. Each round measures every tool once.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ OURS = {f"fer-batch, {name}": settings for name, settings in DETECTORS.items()} 
     for name in ("haar", "yunet")
 }
 Pass = Callable[[], tuple[int, int]]
-"""Goes over a clip: frames, and frames with a face."""
+"""Processes a clip; returns the number of frames, and of frames with a face."""
 
 
 def fer_batch(clip: str, settings: list[str]) -> Pass:
-    """Ours: detection, tracks, classification, tables."""
+    """fer_batch: detection, tracks, classification, tables."""
     import pyarrow.dataset as ds
 
     from fer_batch.config import load
@@ -61,7 +61,7 @@ def fer_batch(clip: str, settings: list[str]) -> Pass:
 
 
 def fer(clip: str, settings: list[str]) -> Pass:
-    """The package fer as it comes, rows only."""
+    """The package fer with its defaults, rows only."""
     from fer.classes import Video
     from fer.fer import FER
 
@@ -101,7 +101,7 @@ def mtcnn(clip: str, settings: list[str]) -> Pass:
 
 
 def count_frames(clip: str) -> int:
-    """Frames that OpenCV decodes."""
+    """Frames, decoded by OpenCV."""
     import cv2
 
     video, n = cv2.VideoCapture(clip), 0
@@ -136,7 +136,7 @@ def measure(tool: str, clip: str) -> dict[str, float]:
 
 
 def set_up() -> None:
-    """Install the peers, where they are not yet."""
+    """Install the other tools if they are missing."""
     if not (PEERS / "ready").exists():
         subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
         subprocess.run([PEERS / "bin" / "pip", "install", "--quiet", *PACKAGES], check=True)

@@ -1,4 +1,4 @@
-"""Memory over a long video, and the pace of many small images.
+"""Memory during a long video, and speed with many small images.
 
 python -m benchmarks.process [--minutes 60] [--images 10000]
 """
@@ -21,7 +21,7 @@ from benchmarks.measuring import machine, measure_apart, peak_mb, write_page
 
 
 def rss_mb() -> float:
-    """Memory that this process holds now."""
+    """Current memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -85,7 +85,7 @@ MEASURES = {"memory": memory, "images": images}
 
 
 def make_video(path: Path, minutes: float) -> None:
-    """A 720p video of the demo's portrait clip, looped without encoding again."""
+    """A 720p video that repeats the demo's portrait clip without encoding it again."""
     from PIL import Image
     from skimage import data
 
@@ -152,7 +152,7 @@ def report(options: argparse.Namespace) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure everything and write the page, or (``--measure``) one thing and print it."""
+    """Measure everything and write the page, or (``--measure``) measure one thing and print it."""
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(MEASURES[sys.argv[2]](*sys.argv[3:])))
         return

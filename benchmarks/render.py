@@ -1,4 +1,4 @@
-"""What drawing costs, beside decoding and encoding alone.
+"""Time for drawing, compared with decoding and encoding alone.
 
 python -m benchmarks.render [--rounds 5]
 """
@@ -37,7 +37,7 @@ def cpu_s() -> float:
 
 
 def measure(case: str, out: str) -> dict[str, float]:
-    """One copy of the only video of a run, after a first one that warms everything up."""
+    """Make a copy of the only video of a run, after a first copy that loads everything."""
     from fer_batch.config import load
     from fer_batch.media.ffmpeg import ffmpeg_path
     from fer_batch.render.copies import render
@@ -103,7 +103,7 @@ def page(rounds: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure everything and write the page, or (``--measure``) one thing and print it."""
+    """Measure everything and write the page, or (``--measure``) measure one thing and print it."""
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(*sys.argv[2:])))
         return

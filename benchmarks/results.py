@@ -3,10 +3,10 @@
     python -m benchmarks.results [--data DIR] [-o outputs/results] [--only NAME ...]
         [--set KEY=VALUE ...]
 
-DIR holds ``fer2013/`` and ``ferplus/``; without it, the page is only written again. A model that is
-trained is not trained again (delete its folder to do so), and a training that was stopped goes on.
-Weights, metrics, logs and the packed data sets are in the folder of ``-o``; what docs/results.md is
-written from stays in docs/results/.
+DIR contains ``fer2013/`` and ``ferplus/``; without it, only the page is written again. A model that
+is trained is not trained again (delete its folder to do so), and a training that was stopped is
+continued. Weights, metrics, logs and the packed data sets are in the folder of ``-o``; the records
+from which docs/results.md is written are kept in docs/results/.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from benchmarks.results_runs import (
     TABLE4,
     Run,
 )
-from fer_batch.datasets.inventory import counts
+from fer_batch.datasets.inventory import count_pictures
 from fer_batch.datasets.pictures import load_data, pack
-from fer_batch.evaluation.evaluate import HeldOut, evaluate
+from fer_batch.evaluation.evaluate import LabelledSplit, evaluate
 from fer_batch.models.card import DEFAULT_WEIGHTS
 from fer_batch.models.networks import NETWORKS, build_network
 
 
 def packed(dataset: str, data: Path, out: Path) -> Path:
-    """A data set as one file, so that no training reads pictures or searches duplicates again."""
+    """Pack a data set into one file, so that its pictures are read only once."""
     path = out / f"{dataset}.safetensors"
     if not path.exists():
         pack(dataset, data / dataset, path, size_px=48)
@@ -53,7 +53,7 @@ def packed(dataset: str, data: Path, out: Path) -> Path:
 
 
 def train(run: Run, data: Path, out: Path, overrides: Sequence[str]) -> Path:
-    """The weights of a run, trained where they are missing."""
+    """The weights of a run; they are trained if they are missing."""
     folder = out / run.name
     weights = folder / f"{run.name}.safetensors"
     if not weights.exists():
@@ -65,7 +65,7 @@ def train(run: Run, data: Path, out: Path, overrides: Sequence[str]) -> Path:
 
 
 def sweep(data: Path, out: Path) -> None:
-    """Run what is left of the grid of Table 4 and keep its table."""
+    """Run the rest of the grid of Table 4 and record its table."""
     config = ROOT / "configs" / "sweep" / f"{TABLE4}.yaml"
     fer_batch(
         "sweep", "--config", config, "--data", packed("fer2013", data, out), "-o", out / TABLE4
@@ -79,13 +79,13 @@ def fer_batch(*arguments: str | Path) -> None:
 
 
 def record(run: Run, weights: Path, data: Path, device: torch.device) -> None:
-    """Measure trained weights on the test split and keep what the page is written from."""
+    """Measure trained weights on the test split and record the results."""
     folder = RECORDS / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    held_out = HeldOut(run.dataset, packed(run.dataset, data, weights.parents[1]))
+    test_split = LabelledSplit(run.dataset, packed(run.dataset, data, weights.parents[1]))
     for name, flip in (("test", False), ("test-flip", True)):
         out = weights.parent / name
-        evaluate(weights, held_out, out, device=device, flip=flip)
+        evaluate(weights, test_split, out, device=device, flip=flip)
         shutil.copy(out / run.name / "metrics.json", folder / f"{name}.json")
     shutil.copy(weights.with_suffix(".json"), folder / "card.json")
     shutil.copy(weights.with_name("metrics.csv"), folder / "epochs.csv")
@@ -95,21 +95,21 @@ def record(run: Run, weights: Path, data: Path, device: torch.device) -> None:
 
 
 def record_counts(data: Path, out: Path) -> None:
-    """How many pictures of each emotion each data set has, and what was left out."""
+    """Record the number of pictures of each emotion in each data set, and of those left out."""
     for dataset, labels in (("fer2013", "seven"), ("ferplus", None)):
         loaded = load_data(dataset, packed(dataset, data, out), size_px=48, labels=labels)
-        counts(loaded).to_csv(RECORDS / f"{dataset}.csv")
+        count_pictures(loaded).to_csv(RECORDS / f"{dataset}.csv")
         (RECORDS / f"{dataset}.json").write_text(f"{json.dumps(loaded.dropped, indent=2)}\n")
 
 
 def cpu_name() -> str:
-    """As the system calls it."""
+    """Name of the CPU, from the system."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
 
 
 def record_speed(device: torch.device) -> None:
-    """Time every network beside the others, in turns."""
+    """Time every network, in turn with the others."""
     cpu = torch.device("cpu")
     torch.set_num_threads(2)
     times: dict[str, dict[str, float]] = {}
@@ -133,7 +133,7 @@ def record_speed(device: torch.device) -> None:
 def seconds_per_face(
     device: torch.device, batch: int, names: Sequence[str] = tuple(NETWORKS)
 ) -> dict[str, float]:
-    """Median over rounds in which every network has its turn."""
+    """Median over rounds, each of which times every network once."""
     networks = {
         name: fuse(build_network(name, 6).eval()).to(device, memory_format=torch.channels_last)
         for name in names

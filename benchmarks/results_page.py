@@ -1,4 +1,4 @@
-"""docs/results.md, written from what `benchmarks/results.py` left in docs/results/."""
+"""Writes docs/results.md from the records that `benchmarks/results.py` made in docs/results/."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PAPER = {
 }
 """Test accuracy on FER2013, six classes, in the GiMeFive paper."""
 OVERFITS = 0.1
-"""Validation loss above training loss, in nats, from which more epochs alone will not help."""
+"""Difference of validation and training loss, in nats, above which more epochs do not help."""
 
 
 def write() -> None:
@@ -49,7 +49,7 @@ def read(run: str, name: str) -> dict[str, object] | None:
 
 
 def percent(value: float) -> str:
-    """A fraction for people."""
+    """A fraction as text."""
     return f"{value:.1%}".replace("%", " %")
 
 
@@ -60,7 +60,7 @@ def interval(metrics: dict[str, float]) -> str:
 
 
 def against_goal(name: str, goal: float) -> str:
-    """Whether the accuracy of a run reaches a goal, in words."""
+    """A sentence on whether the accuracy of a run reaches a goal."""
     metrics = read(name, "test")
     if metrics is None:
         return "not trained yet"
@@ -69,7 +69,7 @@ def against_goal(name: str, goal: float) -> str:
 
 
 def networks_section() -> Iterator[str]:
-    """The networks themselves."""
+    """Table of the networks."""
     speed = json.loads((RECORDS / "speed.json").read_text())
     cuda = speed.get("cuda", {})
     yield "## Networks"
@@ -96,7 +96,7 @@ def networks_section() -> Iterator[str]:
 
 
 def data_section() -> Iterator[str]:
-    """Table 3, and what was left out."""
+    """Table 3: the pictures, and the number of those left out."""
     yield "## Data"
     for dataset in ("fer2013", "ferplus"):
         table = pd.read_csv(RECORDS / f"{dataset}.csv", index_col=0)
@@ -141,7 +141,7 @@ def six_section() -> Iterator[str]:
 
 
 def single_section(run: str, title: str, goal: float) -> Iterator[str]:
-    """One network with a goal of its own."""
+    """A network that has a goal of its own."""
     yield f"## {title}"
     yield ""
     test, flip, card = (read(run, name) for name in ("test", "test-flip", "card"))
@@ -167,7 +167,7 @@ def single_section(run: str, title: str, goal: float) -> Iterator[str]:
 
 
 def evidence(run: str) -> str:
-    """What the losses of the last epoch say to try next, where they can be compared."""
+    """What to try next, from the losses of the last epoch, if they can be compared."""
     recipe = read(run, "card")["recipe"]
     if recipe["mixup"] or recipe["label_smoothing"]:
         return ""
@@ -184,13 +184,13 @@ def evidence(run: str) -> str:
 
 
 def epochs_of(run: str) -> str:
-    """How many epochs a run had, and which of them was the best."""
+    """Number of epochs of a run, and the best of them."""
     table = pd.read_csv(RECORDS / run / "epochs.csv")
     return f"{len(table)}, {int(table['epoch'][table['valid_accuracy'].argmax()])}"
 
 
 def plot() -> None:
-    """Accuracy on the six classes against time, of what is trained."""
+    """Accuracy on the six classes by time per face, for the trained networks."""
     speed = json.loads((RECORDS / "speed.json").read_text())["cpu"]
     rows = [
         {**test, "model": network, "ms_per_face": speed[network]}
@@ -246,13 +246,13 @@ def page() -> str:
 
 
 def picture(name: str, title: str) -> Iterator[str]:
-    """A plot, where it is there."""
+    """A plot, if it exists."""
     if (RECORDS / name).exists():
         yield f"![{title}](results/{name})"
 
 
 def training_section() -> Iterator[str]:
-    """How what is trained was trained."""
+    """How the models were trained."""
     yield "## How they were trained"
     yield ""
     yield "| run | optimiser | learning rate | batch | epochs | augmented |"
@@ -271,7 +271,7 @@ def training_section() -> Iterator[str]:
 
 
 def missing_section() -> Iterator[str]:
-    """What still has to be trained."""
+    """Models that still have to be trained."""
     yield "## What is missing"
     yield ""
     absent = [run.name for run in RUNS if read(run.name, "test") is None]

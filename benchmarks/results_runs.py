@@ -1,4 +1,4 @@
-"""The trainings behind docs/results.md, and where it keeps what it is written from."""
+"""The trainings for docs/results.md, and where their records are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLE4 = "table4"
 BATCH = 64
 CUDA_BATCH = 4096
 ROUNDS = 7
-"""In which each network is timed once."""
+"""Number of rounds, each of which times every network once."""
 
 
 @dataclass(frozen=True)

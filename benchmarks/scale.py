@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale [--only PART ...] [-o outputs/scale]
 
-What is measured is kept in the folder of -o, part by part; the page is written from it once all
-parts are there. Measure a part again by naming it.
+Each part of the measurements is recorded in the folder of -o. The page is written when all parts
+are there. A part is measured again if it is named.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FILES = (
     *(("video", 2_000, True), ("video", 20_000, True), ("video", 100_000, False)),
     *(("image", 10_000, True), ("image", 100_000, True)),
 )
-"""Kind, number, and whether rows are written: a part for each video takes long."""
+"""Kind, number, and whether rows are written, which takes long for videos."""
 CLIPS, CLIPS_PER_SHARD, MANY_CLIPS = 4, 2, 100
 SAMPLINGS = {"every frame": (), "5 frames/s": ("sampling.fps=5",)}
 ROUNDS = 2
@@ -62,14 +62,14 @@ MEASURES: dict[str, Callable[..., object]] = {"queue": queue, "files": files, "w
 
 
 def measure_queue() -> object:
-    """Shards that sleep, without Prefect."""
+    """Measure shards that only sleep, without Prefect."""
     with tempfile.TemporaryDirectory() as name:
         folder = Folder(Path(name))
         return [_workers(without_prefect(folder, n, SHARDS_EACH, SHARD_S)) for n in WORKERS]
 
 
 def measure_workers() -> object:
-    """Shards that sleep, as runs of a deployment."""
+    """Measure shards that only sleep, as runs of a deployment."""
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Folder(Path(name))
@@ -104,7 +104,7 @@ def measure_prefect() -> object:
 
 
 def measure_many() -> object:
-    """CPU time of a real run of many videos of a minute, looked at five times a second."""
+    """CPU time of a real run over many videos of a minute, at five frames per second."""
     with tempfile.TemporaryDirectory() as name:
         folder = Folder(Path(name))
         clip = folder.path / "clip.mp4"
@@ -126,7 +126,7 @@ def measure_files() -> object:
 
 
 def measure_work() -> object:
-    """An hour of 720p by what a minute of it takes, without the start of a process."""
+    """CPU time for an hour of 720p, estimated from a minute without the start of a process."""
     found = {}
     with tempfile.TemporaryDirectory() as name:
         clip = Path(name, "clip.mp4")
@@ -166,7 +166,7 @@ def _workers(done: Done) -> dict[str, float]:
 
 
 def _run(prefect: Served, folder: Folder, **parameters: object) -> dict[str, Any]:
-    """A run on one worker: its CPU time, and that of the work in it."""
+    """A run on one worker: its total CPU time, and that of the processing."""
     used = _cpu_of(prefect, lambda: prefect.run(1, **parameters))
     records = folder.records()
     began = [record["began"] for record in records]
@@ -191,7 +191,7 @@ def _cpu_of(prefect: Served, do: Callable[[], float | None]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is missing or named, and write the page; (``--measure``) one thing of it."""
+    """Measure missing or named parts and write the page, or (``--measure``) measure one part."""
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(MEASURES[sys.argv[2]](*sys.argv[3:])))
         return

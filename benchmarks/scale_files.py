@@ -1,4 +1,4 @@
-"""Many files: how long a run takes to plan, track and end, apart from the work on them."""
+"""Time to plan, track and end a run over many files, without the processing of the files."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ IN_MEMORY = Path("/dev/shm")
 
 
 class Phases:
-    """CPU seconds of what was done, by name."""
+    """CPU seconds by name of the activity."""
 
     def __init__(self) -> None:
         self.cpu_s: dict[str, float] = {}
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
-        """Add what the block takes."""
+        """Add the CPU time of the block."""
         began = time.process_time()
         yield
         self.cpu_s[name] = self.cpu_s.get(name, 0.0) + time.process_time() - began
 
 
 def files(kind: str, count: str, rows: str) -> dict[str, object]:
-    """A run over so many files, whose results are written without looking at them or not at all."""
+    """A run over this many files, whose results are invented or not written at all."""
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as name:
         folder, out = Path(name, "in"), Path(name, "out")
         make_files(folder, kind, 0, int(count))
@@ -39,7 +39,7 @@ def files(kind: str, count: str, rows: str) -> dict[str, object]:
 
 
 def make_files(folder: Path, kind: str, first: int, last: int) -> None:
-    """Files that are empty but for their size, a thousand in a folder."""
+    """Files with a size but no content, a thousand per folder."""
     suffix = {"video": "mp4", "image": "jpg"}[kind]
     for number in range(first, last):
         path = folder / f"{number // 1000:04}" / f"{number:07}.{suffix}"
@@ -99,7 +99,7 @@ def _run(folder: Path, out: Path, kind: str, count: int, has_rows: bool) -> dict
 
 
 def _commit(run: object, number: int) -> None:
-    """As `fer-batch work` does: a part for each video, one for the still images of a shard."""
+    """Write parts as `fer-batch work` does: one for each video, one for the images of a shard."""
     from fer_batch.results import store
     from tests.support.results import CARD, row
 

@@ -1,4 +1,4 @@
-"""The page of benchmarks/scale.py, written from what it measured."""
+"""Writes the page of benchmarks/scale.py from its measurements."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ HOURS, DAYS = 1_000_000, 30
 HOURS_PER_FOLDER = 10_000
 N_FILES = 20_000
 PRICE = 0.04
-"""Per core and hour, in any currency: an example, not a provider's."""
+"""Price per core and hour, in any currency: an example, not that of a provider."""
 
 Measured = Mapping[str, Any]
 
 
 def lines(parts: Mapping[str, Measured]) -> Iterator[str]:
-    """All of the page."""
+    """The whole page."""
     values = {part: each["measured"] for part, each in parts.items()}
     cost = Cost(values["prefect"])
     yield "# Scale"
@@ -48,12 +48,12 @@ def prose(text: str) -> Iterator[str]:
 
 
 class Cost:
-    """CPU seconds of Prefect's processes as a sum of three terms."""
+    """CPU time of Prefect's processes, as a sum of three terms."""
 
     def __init__(self, prefect: Measured) -> None:
         idle, runs = prefect["idle"], prefect["sleeping"]
         self.idle = _of_server(idle)
-        """CPU seconds per second without any run; so `per_second` with one."""
+        """CPU seconds per second without a run; `per_second` is with a run."""
         terms = [(0, 0, idle["seconds"]), *((1, run["n_tasks"], run["seconds"]) for run in runs)]
         used = [_beside_work(each) for each in (idle, *runs)]
         found = np.linalg.lstsq(np.array(terms, float), np.array(used), rcond=None)[0]
@@ -61,12 +61,12 @@ class Cost:
 
 
 def _beside_work(run: Measured) -> float:
-    """What a run took, without the processes that did its shards."""
+    """CPU time of a run, without the processes that did its shards."""
     return float(run["database"] + run["server"] + run["workers"] - run.get("work_cpu_s", 0))
 
 
 def _of_server(run: Measured) -> float:
-    """Part of a core that server and database took during a run."""
+    """Share of a core that server and database used during a run."""
     return float((run["database"] + run["server"]) / run["seconds"])
 
 

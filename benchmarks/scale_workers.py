@@ -1,4 +1,4 @@
-"""The runs behind benchmarks/scale.py: workers with and without Prefect, and what these cost."""
+"""The runs of benchmarks/scale.py: workers with and without Prefect, and their cost."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.support.deployment import free_port
 VIDEO_MB = 10
 TICKS = os.sysconf("SC_CLK_TCK")
 SETTLE_S = 30
-"""In which the server writes what it was told during a run."""
+"""Time for the server to write what it received during a run."""
 ENDED = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
 
 @dataclass(frozen=True)
 class Done:
-    """What the processes that did shards say, of which each was to take `shard_s`."""
+    """Results of the processes that did shards, each of which should take `shard_s`."""
 
     records: Sequence[Mapping[str, float]]
     n_workers: int
@@ -42,7 +42,7 @@ class Done:
 
     @property
     def cpu_s(self) -> float:
-        """Of all of them."""
+        """Number of shards."""
         return sum(record["cpu_s"] for record in self.records)
 
     @property
@@ -66,12 +66,12 @@ class Done:
 
     @property
     def steady_per_minute(self) -> float:
-        """Shards per minute while all workers are at work: each does one in `shard_s` and a gap."""
+        """Shards per minute while all workers work: each shard takes `shard_s` and a gap."""
         return 60 * self.n_workers / (self.shard_s + self.gap_s)
 
 
 class Folder:
-    """Where runs leave their records.
+    """Folder of the records of runs.
 
     Attributes:
         environment: Of the processes that take part.
@@ -89,7 +89,7 @@ class Folder:
         }
 
     def prepare(self, n_shards: int, shard_s: float) -> None:
-        """Make videos, empty but for their size, for so many shards that sleep so long."""
+        """Make videos with a size but no content, for this many shards that sleep this long."""
         self._clear()
         (self._records / "shard_s").write_text(str(shard_s))
         for number in range(n_shards):
@@ -97,13 +97,13 @@ class Folder:
                 file.truncate(VIDEO_MB * 1_000_000)
 
     def prepare_clips(self, clip: Path, count: int) -> None:
-        """Copy a video that is to be worked on."""
+        """Copy a video that is really processed."""
         self._clear()
         for number in range(count):
             shutil.copy(clip, self.videos / f"{number:04}.mp4")
 
     def records(self) -> list[dict[str, float]]:
-        """Those of the last run."""
+        """Records of the last run."""
         return [json.loads(path.read_text()) for path in self._records.glob("*.json")]
 
     def _clear(self) -> None:
@@ -115,7 +115,7 @@ class Folder:
 
 
 def without_prefect(folder: Folder, n_workers: int, shards_each: int, shard_s: float) -> Done:
-    """A run whose workers are processes that do nothing but take shards."""
+    """A run whose workers are processes that only take shards."""
     from fer_batch.config import Config
     from fer_batch.distributed.shared_run import take_part
     from fer_batch.pipeline.plan import make_plan
@@ -145,7 +145,7 @@ def without_prefect(folder: Folder, n_workers: int, shards_each: int, shard_s: f
 
 
 def queue(out: str) -> None:
-    """Such a process."""
+    """Start one worker process."""
     from fer_batch.distributed.shared_run import SharedRun
     from fer_batch.distributed.supervisor import do_shard
 
@@ -205,7 +205,7 @@ class Served:
         return min(record["began"] for record in self._folder.records()) - submitted
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU time of database, server and workers, each with all that it started."""
+        """CPU time of database, server and workers, each with the processes that it started."""
         used = {"database": _tree_cpu_s(self._database_pid), "server": 0.0, "workers": 0.0}
         for pid in _children(self._pid):
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -230,7 +230,7 @@ class Served:
 
 @contextlib.contextmanager
 def served(folder: Folder, n_workers: int) -> Iterator[Served]:
-    """Serve with as many workers, on PostgreSQL, as docs/deploy.md advises for many of them.
+    """Serve this many workers with PostgreSQL, as docs/deploy.md recommends for many workers.
 
     Nothing of it is left in the end.
     """
@@ -281,7 +281,7 @@ def _served(folder: Folder, n_workers: int, url: str, database_pid: int) -> Iter
 
 
 def _tree_cpu_s(pid: int) -> float:
-    """Of a process, of those that it started, and of those that have ended."""
+    """CPU time of a process, of the processes that it started, and of those that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(map(int, fields[11:15])) / TICKS
     return own + sum(map(_tree_cpu_s, _children(pid)))

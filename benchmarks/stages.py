@@ -1,9 +1,8 @@
-"""Every stage alone, the whole of them, and how it grows.
+"""Time of each stage alone, of all together, and with more faces, threads and processes.
 
     python -m benchmarks.stages [--rounds 3] [--set SECTION.KEY=VALUE ...]
 
-Clips are made by code: a grid of one portrait, moving. In each round every measurement has its
-turn.
+Clips are made by code: a moving grid of one portrait. Each round makes every measurement once.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Numbers = dict[str, float]
 
 
 def make_clip(path: Path, *, faces: int = 1, height: int = 720, seconds: float = 8) -> Path:
-    """A 16:9 video of `faces`, a square number or 0, equal faces that move a little."""
+    """A 16:9 video of `faces` equal faces (a square number, or 0) that move a little."""
     import cv2
     import numpy as np
     from skimage import data
@@ -56,7 +55,7 @@ def make_clip(path: Path, *, faces: int = 1, height: int = 720, seconds: float =
 
 @contextmanager
 def counting(results: dict[str, Numbers], name: str, n: int) -> Iterator[None]:
-    """Take the wall and CPU milliseconds of each of `n`."""
+    """Measure elapsed and CPU milliseconds per item of `n`."""
     wall, cpu = time.perf_counter(), time.process_time()
     yield
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -65,7 +64,7 @@ def counting(results: dict[str, Numbers], name: str, n: int) -> Iterator[None]:
 
 @contextmanager
 def watching_gpu(busy: list[int]) -> Iterator[None]:
-    """Collect the share of time, in percent, that the GPU computes, where there is one."""
+    """Collect the share of time, in percent, in which the GPU computes, if there is one."""
     import torch
 
     over = threading.Event()
@@ -86,7 +85,7 @@ def watching_gpu(busy: list[int]) -> Iterator[None]:
 
 
 def alone(clip: str, *settings: str) -> dict[str, Numbers]:
-    """Each stage by itself on the frames of a clip, everything loaded and warm."""
+    """Each stage alone on the frames of a clip, after everything is loaded."""
     import numpy as np
 
     from fer_batch.config import load
@@ -148,7 +147,7 @@ def alone(clip: str, *settings: str) -> dict[str, Numbers]:
 
 
 def read(files, config, means):
-    """The frames of files, chunk by chunk, as the pipeline gets them."""
+    """The frames of files, chunk by chunk, as the pipeline reads them."""
     from fer_batch.pipeline.readers import Chunk, ReaderPool
 
     with ReaderPool(files, config, readers=means.readers, buffer_mb=means.buffer_mb) as readers:
@@ -160,7 +159,7 @@ def read(files, config, means):
 
 
 def whole(folder: str, *settings: str) -> Numbers:
-    """The pipeline over the clips of a folder, all it loads included, after a first small run."""
+    """The pipeline over the clips of a folder, with all loading, after a first small run."""
     from fer_batch.config import load
     from fer_batch.pipeline import process as pipeline
 
@@ -184,7 +183,7 @@ def whole(folder: str, *settings: str) -> Numbers:
 
 
 def at_once(folder: str, n_runs: str) -> Numbers:
-    """Several runs over the same clips, started together: mean CPU and wall time of a frame."""
+    """Several simultaneous runs over the same clips: mean CPU and elapsed time per frame."""
     command = [sys.executable, "-m", "benchmarks.stages", "--measure", "whole", folder]
     started = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(int(n_runs))
@@ -198,12 +197,12 @@ MEASURES: dict[str, Callable[..., object]] = {"alone": alone, "whole": whole, "a
 
 
 def detectors() -> dict[str, list[str]]:
-    """Settings of the detectors whose weights are there."""
+    """Settings of the detectors whose weights are available."""
     return DETECTORS if WEIGHTS.is_dir() else {"haar": DETECTORS["haar"]}
 
 
 def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[str]:
-    """Every detector: its stages alone, their sum, and the whole."""
+    """For each detector: its stages alone, their sum, and the whole pipeline."""
     from fer_batch.config import load
     from fer_batch.pipeline.lanes import Resources
 
@@ -239,7 +238,7 @@ def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[
 
 
 def growth_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[str]:
-    """One thing at a time, the rest as in the first row."""
+    """Change one thing at a time; the rest is as in the first row."""
     cases: dict[str, tuple[list[dict[str, float]], list[str]]] = {
         "720p, 1 face, 8 s, 1 file": ([{}], []),
         "32 s": ([{"seconds": 32}], []),
@@ -308,7 +307,7 @@ def page(rounds: int, settings: Sequence[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure everything and write the page, or (``--measure``) one thing and print it."""
+    """Measure everything and write the page, or (``--measure``) measure one thing and print it."""
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(MEASURES[sys.argv[2]](*sys.argv[3:])))
         return

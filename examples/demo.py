@@ -1,4 +1,4 @@
-"""The main job on a real face: make a short clip from a portrait, process it, show what comes out.
+"""The main task with a real face: make a short clip from a portrait, process it, show the results.
 
 The portrait is NASA's of Eileen Collins (public domain), which comes with scikit-image.
 """
@@ -26,7 +26,7 @@ SHOTS = [
 
 
 def make_clip(portrait: Path, clip: Path) -> None:
-    """Pan and zoom over the portrait, 640x360 at 25 frames per second."""
+    """Move over the portrait and zoom, 640x360 at 25 frames per second."""
     chains = []
     for number, (seconds, start, end) in enumerate(SHOTS):
         frames = round(seconds * FPS)
@@ -45,7 +45,7 @@ def make_clip(portrait: Path, clip: Path) -> None:
 
 
 def main() -> None:
-    """Make the material, process and annotate it, print paths and rows."""
+    """Make the clip, process and annotate it, and print paths and rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the material and the results")
     out = parser.parse_args().out

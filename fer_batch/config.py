@@ -1,21 +1,19 @@
-"""The configuration: frozen sections, one per stage, read from YAML and ``section.key=value``."""
+"""The configuration of a run: one section of settings for each stage."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from fer_batch.errors import ConfigError, did_you_mean
-
-Model = TypeVar("Model", bound=BaseModel)
+from fer_batch.errors import ConfigError
+from fer_batch.settings import Settings, commented_yaml, merge, validate
 
 Style = Literal["full", "minimal", "heatmap", "side-by-side"]
 LayerName = Literal[
@@ -40,21 +38,17 @@ STYLES: dict[Style, frozenset[LayerName]] = {
 """The layers of each style."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Sampling(_Section):
-    """Which frames of a video are looked at."""
+class Sampling(Settings):
+    """Which frames of a video are used."""
 
     every: int = Field(1, ge=1)
-    """Keep every N-th frame."""
+    """Use every N-th frame."""
     fps: float | None = Field(None, gt=0)
-    """Keep at most this many frames per second, evenly in time; replaces `every`."""
+    """Use at most this many frames per second, evenly spaced in time, instead of every N-th."""
     start_s: float | None = Field(None, ge=0)
-    """Skip what is shown before this time, in seconds from the start of the video."""
+    """Leave out what is shown before this time, in seconds from the start of the video."""
     end_s: float | None = Field(None, gt=0)
-    """Skip what is shown at or after this time."""
+    """Leave out what is shown at or after this time, in seconds from the start of the video."""
 
     @model_validator(mode="after")
     def _check(self) -> Sampling:
@@ -65,22 +59,27 @@ class Sampling(_Section):
         return self
 
 
-class Decode(_Section):
-    """How files become frames."""
+class Decode(Settings):
+    """How the frames of files are decoded."""
 
     decoder: Literal["auto", "decord", "pyav"] = "auto"
-    """auto: Decord, segment by segment, and PyAV for what Decord cannot do."""
+    """Which library decodes videos. auto uses Decord, and PyAV where Decord fails or is
+    slower. decord uses Decord alone: frames that it cannot decode are missing from the results.
+    pyav uses PyAV alone, which is best for files that may be damaged."""
     chunk_mb: float = Field(48, gt=0)
-    """Decoded pixels that travel together; at least one frame, at most 64."""
+    """Frames are passed on in chunks of at most this many megabytes of pixels. A chunk has between
+    1 and 64 frames."""
     segment_frames: int = Field(60, ge=1)
-    """Least number of frames in a segment given to Decord; segments start at key frames."""
+    """Videos are decoded in segments that begin at a key frame and have at least so many frames."""
     segment_mb: float = Field(192, gt=0)
-    """Decoded size above which a segment goes to PyAV, which holds no read-ahead."""
+    """Segments with more than this many megabytes of pixels are decoded by PyAV, frame by frame, to
+    save memory."""
     max_image_mp: float = Field(178, gt=0, le=178)
-    """Still images above this many megapixels are refused as decompression bombs."""
+    """Still images with more than this many megapixels are refused: such a file may be made to fill
+    the memory."""
 
 
-class Haar(_Section):
+class Haar(Settings):
     """OpenCV's Viola-Jones cascade for frontal faces."""
 
     scale_factor: float = Field(1.2, gt=1.0, le=2.0)
@@ -92,7 +91,7 @@ class Haar(_Section):
     much, as frames are shrunk until such a face just fills the cascade's window."""
 
 
-class RetinaFace(_Section):
+class RetinaFace(Settings):
     """RetinaFace (Deng et al., 2020) of retinaface-pytorch: faces of any pose, with points."""
 
     network: Literal["resnet50", "mobilenet0.25"] = "resnet50"
@@ -104,10 +103,10 @@ class RetinaFace(_Section):
     min_score: float = Field(0.7, gt=0, lt=1)
     """Least probability of a face."""
     nms_iou: float = Field(0.4, gt=0, le=1)
-    """Of two faces that overlap more than this, the surer one stays."""
+    """When two faces overlap more than this (0 to 1), only the more certain one is kept."""
 
 
-class YuNet(_Section):
+class YuNet(Settings):
     """OpenCV's YuNet (Wu et al., 2023): small and fast on a CPU, with points."""
 
     weights: str | None = None
@@ -117,43 +116,46 @@ class YuNet(_Section):
     min_score: float = Field(0.7, gt=0, lt=1)
     """Least score of a face."""
     nms_iou: float = Field(0.3, gt=0, le=1)
-    """Of two faces that overlap more than this, the surer one stays."""
+    """When two faces overlap more than this (0 to 1), only the more certain one is kept."""
 
 
-class Detector(_Section):
+class Detector(Settings):
     """How faces are found."""
 
     name: Literal["haar", "retinaface", "yunet"] = "haar"
-    """haar: needs no download."""
+    """haar: frontal faces, needs no download; retinaface: faces of any pose, best on a GPU; yunet:
+    faces of any pose, fast on a CPU. Each has settings of its own below."""
     every: int = Field(1, ge=1)
-    """Look for faces in every N-th frame of a video only; in between they move on with their
-    tracks, and a cut is looked at in any case."""
+    """Look for faces only in every N-th frame of a video, and in the first frame after a cut. In
+    the frames between, each face is moved along the path that it has taken so far."""
     haar: Haar = Haar()
     retinaface: RetinaFace = RetinaFace()
     yunet: YuNet = YuNet()
 
 
-class Track(_Section):
-    """How faces of consecutive frames become tracks."""
+class Track(Settings):
+    """How faces in consecutive frames are joined into tracks: one track is one face over time."""
 
     min_iou: float = Field(0.3, gt=0, le=1)
-    """Least overlap between a face and where its track is expected."""
+    """Smallest overlap (0 to 1) of a face with the place where a track expects it."""
     max_gap_s: float = Field(0.5, ge=0)
-    """A track without a face for longer than this has ended."""
+    """A track ends when its face was not found for longer than this, in seconds."""
     cut_threshold: float = Field(0.3, gt=0, le=1)
-    """Change of picture between two frames, in [0, 1], above which all tracks end."""
+    """All tracks end at a cut, which is where two frames differ by more than this (0 to 1)."""
 
 
-class Classifier(_Section):
+class Classifier(Settings):
     """How faces are classified."""
 
     weights: str = "default"
-    """Name of weights that ship with fer_batch, or path of a .safetensors file beside its card."""
+    """Name of a model that comes with fer_batch, or path of a .safetensors file that has its card
+    (a .json file of the same name) beside it."""
     flip: bool = False
-    """Average the probabilities of each face and its mirror image: steadier, twice the time."""
+    """Average the probabilities of each face and its mirror image: more stable, but it takes twice
+    as long."""
 
 
-class Render(_Section):
+class Render(Settings):
     """How annotated videos look."""
 
     style: Style = "full"
@@ -182,7 +184,7 @@ class Render(_Section):
     smooth_s: float = Field(0.5, ge=0)
     """Time constant over which the probabilities shown are smoothed; 0 is off."""
     format: Literal["mp4", "gif"] = "mp4"
-    """gif: a short loop without sound."""
+    """mp4: a video with sound; gif: a short loop without sound."""
     codec: str = "auto"
     """ffmpeg's name of the video encoder; auto: h264_nvenc where a GPU has it, else libx264."""
     crf: int = Field(20, ge=0, le=51)
@@ -206,31 +208,37 @@ class Render(_Section):
         return layer in STYLES[self.style] if chosen is None else chosen
 
 
-class Runtime(_Section):
-    """What the run may use. Nothing here changes results."""
+class Runtime(Settings):
+    """Which parts of the computer a run may use, and how much. Results do not depend on this."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:N, several as cuda:0,cuda:1; auto: every GPU that is there, else the CPU."""
+    """cpu, cuda, cuda:N, or several as in cuda:0,cuda:1. auto uses all GPUs, or the CPU if there is
+    none."""
     device_memory_gb: float | None = Field(None, gt=0)
-    """Memory that this run may take of each GPU; batches become smaller when it is short."""
+    """How much memory the run may use on each GPU, in gigabytes. Batches become smaller when memory
+    is short. Empty: no limit."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads that detect and classify; empty: all cores this process may use."""
+    """CPU threads that detect and classify faces. Empty: one for each CPU core that the process may
+    use."""
     readers: int | None = Field(None, ge=1)
-    """Threads that decode; empty: half as many as `threads`, as many when a GPU detects."""
+    """CPU threads that decode files. Empty: half as many as `threads`, or as many if a GPU detects
+    the faces."""
     batch_size: int | None = Field(None, ge=1)
-    """Faces per forward pass, collected across frames and files; empty: 16, with a GPU 512."""
+    """How many faces are classified together; they may come from several files. Empty: 16 on a CPU,
+    512 on a GPU."""
     buffer_mb: float | None = Field(None, gt=0)
-    """Decoded pixels that may wait or be under way, over all files; empty: 256, with a GPU 2048."""
+    """How many megabytes of decoded pixels may be in memory, for all files together. Empty: 256 on
+    a CPU, 2048 for each GPU."""
     cache_dir: Path | None = None
-    """Folder into which inputs behind URLs are fetched; empty: fer_batch/media below the user's
-    cache folder. Processes may share it."""
+    """The folder to which files behind URLs are downloaded. Empty: fer_batch/media in the user's
+    cache folder. Several processes may use the same folder."""
     cache_gb: float = Field(20, gt=0)
-    """Least recently used files leave that folder before it is larger. A single file may be: then
-    it is fetched when no other is in use."""
+    """The size limit of that folder, in gigabytes. The files unused for the longest time are
+    removed first. A file larger than the limit is downloaded when no other file is in use."""
 
 
-class Config(_Section):
-    """Everything that can be set."""
+class Config(Settings):
+    """All settings of a run."""
 
     sampling: Sampling = Sampling()
     decode: Decode = Decode()
@@ -244,6 +252,10 @@ class Config(_Section):
 RESULT_SECTIONS = {"sampling", "decode", "detector", "track", "classifier"}
 """Sections that change tables; a change here makes a second run do the work again."""
 
+_HEAD = """All settings of fer-batch. To change some of them, copy them into a file of your own and
+pass it with --config FILE, or name them on the command line: --set sampling.fps=5. The comment of a
+setting says what it means to leave it empty."""
+
 
 def load(
     path: Path | None = None,
@@ -251,86 +263,39 @@ def load(
     *,
     base: Config | None = None,
 ) -> Config:
-    """Read a YAML file (all keys optional) and apply ``section.key=value`` overrides to it.
+    """Read a YAML file (all keys are optional) and replace settings in it.
 
     Args:
         path: The file, if any.
-        overrides: Stronger than the file; as text, or as values by name: sections within sections,
-            or names with dots.
-        base: Where unnamed values come from; the defaults if None.
+        overrides: Settings that replace those of the file: texts ``section.key=value``, or a dict.
+        base: Settings that neither names are taken from here; None: the defaults.
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; every problem is named.
     """
-    values = layer(path, overrides, base.model_dump() if base else {})
+    values = merge(base.model_dump() if base else {}, path=path, overrides=overrides)
     try:
         return validate(Config, values)
     except ConfigError as error:
-        raise ConfigError(f"{error}. `fer-batch config` lists every key.") from error
+        message = f"{error}. `fer-batch config --commented` explains every setting."
+        raise ConfigError(message) from error
 
 
-def layer(
-    path: Path | None, overrides: Sequence[str] | Mapping[str, object], base: dict[str, Any]
-) -> dict[str, Any]:
-    """Values with those of a YAML file, then those of overrides, laid over them.
+def dump(config: Config, *, commented: bool = False) -> str:
+    """Write the configuration as YAML that `load` reads back.
 
-    Raises:
-        ConfigError: The file cannot be read, or an override cannot.
+    Args:
+        config: What to write.
+        commented: Whether each setting is explained, as in ``configs/default.yaml``.
     """
-    values = copy.deepcopy(base)
-    _merge(values, read_yaml(path) if path else {})
-    if isinstance(overrides, Mapping):
-        _merge(values, overrides)
-    else:
-        for override in overrides:
-            _merge(values, _parse(override))
-    return values
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections of a YAML file.
-
-    Raises:
-        ConfigError: It cannot be read, or does not hold keys with values.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected sections with keys, found {type(values).__name__}")
-    return values
-
-
-def validate(model: type[Model], values: dict[str, Any]) -> Model:
-    """The values as a checked model.
-
-    Raises:
-        ConfigError: A key is unknown or a value is wrong; every problem is named.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            key = ".".join(map(str, item["loc"]))
-            if item["type"] == "extra_forbidden":
-                problems.append(f"{key}: no such setting{did_you_mean(key, _keys(model))}")
-            else:
-                problems.append(f"{key or 'configuration'}: {item['msg']} (got {item['input']!r})")
-        raise ConfigError("; ".join(problems)) from error
-
-
-def dump(config: Config) -> str:
-    """The configuration as YAML that `load` reads back."""
+    if commented:
+        return commented_yaml(config, head=_HEAD)
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     return text
 
 
 def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> str:
-    """Hash (16 hex digits) of all that decides what the tables hold, weights included."""
+    """Hash (16 hex digits) of all settings and weights that change the tables."""
     values = config.model_dump(mode="json", include=RESULT_SECTIONS)
     detector = values["detector"]
     values["detector"] = {key: detector[key] for key in ("name", "every", config.detector.name)}
@@ -339,37 +304,5 @@ def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> st
 
 
 def cpu_threads(runtime: Runtime) -> int:
-    """Threads to use: as configured, else the cores this process may run on."""
+    """Number of threads: as configured, or that of the cores that this process may use."""
     return runtime.threads or len(os.sched_getaffinity(0))
-
-
-def _merge(values: dict[str, Any], stronger: Mapping[str, object]) -> None:
-    for key, value in stronger.items():
-        section, dot, rest = str(key).partition(".")
-        if dot:
-            value = {rest: value}
-        if isinstance(value, Mapping):
-            if not isinstance(values.get(section), dict):
-                values[section] = {}
-            _merge(values[section], value)
-        else:
-            values[section] = os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _parse(override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {override}: expected key=value")
-    try:
-        return {key.strip(): yaml.safe_load(text)}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {error}") from error
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The names of all settings of a model: ``section.key``."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name

@@ -1,4 +1,4 @@
-"""The emotions: their one order, the label sets of data sets, their colours."""
+"""The emotions: their order, the label sets of data sets, their colours."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ EMOTIONS = (
 
 LabelSet = Literal["six", "seven", "eight"]
 
-
 LABEL_SETS: dict[LabelSet, tuple[str, ...]] = {
     "six": EMOTIONS[:6],
     "seven": EMOTIONS[:7],
     "eight": EMOTIONS,
 }
-"""``six``: RAF-DB here; ``seven``: FER2013 (+ neutral); ``eight``: FER+ (+ contempt)."""
+"""``six``: flat RAF-DB; ``seven``: FER2013 (with neutral); ``eight``: FER+ (with contempt)."""
 
 Colour = tuple[int, int, int]
 
@@ -38,5 +37,6 @@ COLOURS: dict[str, Colour] = {
     "neutral": (205, 205, 205),
     "contempt": (134, 206, 250),
 }
-"""Colour (RGB) of each emotion in every picture: Okabe and Ito's set, which colour-blind people
-can tell apart, its darkest lightened and its black made grey to be seen on a dark panel."""
+"""Colour (RGB) of each emotion in all drawings. These are the colours of Okabe and Ito, which
+colour-blind people can tell apart, but the darkest is lighter, and black is grey, to be visible on
+a dark panel."""

@@ -1,23 +1,22 @@
-"""Everything that is raised on purpose; the text of each is meant for the user."""
+"""Errors that fer_batch raises on purpose; their text is meant for the user."""
 
 from __future__ import annotations
 
-import difflib
 import errno
-from collections.abc import Iterable
 from pathlib import Path
 
-_PASSING = frozenset(
+TRANSIENT = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
         *(errno.ECONNREFUSED, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN),
         *(errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET),
     }
 )
+"""Codes of errors of disks and networks that may be gone when the same is tried again."""
 
 
 class FerError(Exception):
-    """Root of every error that fer_batch raises on purpose; its text is meant for the user."""
+    """Base class of every error that fer_batch raises on purpose."""
 
 
 class ConfigError(FerError):
@@ -29,7 +28,7 @@ class MediaError(FerError):
 
     Attributes:
         path: The file.
-        frame_index: The frame at which it happened, or None when it concerns the whole file.
+        frame_index: The frame that cannot be used, or None for the whole file.
     """
 
     def __init__(self, message: str, path: Path, frame_index: int | None = None) -> None:
@@ -43,11 +42,11 @@ class DecodeError(MediaError):
 
 
 class DetectorError(FerError):
-    """A face detector cannot be built or failed on a batch."""
+    """A face detector cannot be created, or failed on a batch."""
 
 
 class WeightsError(FerError):
-    """A weight file is missing, altered, or does not fit its network."""
+    """A weight file is missing or was altered, or does not fit its network."""
 
 
 class StoreError(FerError):
@@ -55,17 +54,19 @@ class StoreError(FerError):
 
 
 class StoreDiskFullError(StoreError):
-    """No space is left for the output folder; what was finished before is kept."""
+    """The disk of the output folder is full; finished files are kept."""
 
 
 class UnavailableError(FerError):
-    """A disk or network does not answer; the same may go well a little later."""
+    """A disk or network does not answer now, but may answer later."""
 
 
-def may_pass(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, is of a disk or network that may answer later."""
-    is_passing = isinstance(error, OSError) and error.errno in _PASSING
-    return error is not None and (is_passing or may_pass(error.__cause__))
+def is_transient(error: BaseException | None) -> bool:
+    """Whether an error, or one of its causes, may be gone when the same is tried again."""
+    if error is None:
+        return False
+    is_own = isinstance(error, OSError) and error.errno in TRANSIENT
+    return is_own or is_transient(error.__cause__)
 
 
 class RenderError(FerError):
@@ -73,21 +74,8 @@ class RenderError(FerError):
 
 
 class ExplainError(FerError):
-    """There is nothing to explain, or some of it cannot be explained."""
+    """There are no faces to explain, or some of them cannot be explained."""
 
 
 class PictureError(FerError):
-    """A picture that was given to an `Analyzer` cannot be used."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: `` (did you mean this or that?)``, or nothing.
-
-    Args:
-        name: The unknown name.
-        known: The names that exist; parts are separated by ``/`` or ``.``.
-    """
-    known = list(known)
-    same_end = [each for each in known if each.endswith((f"/{name}", f".{name}"))]
-    similar = (same_end or difflib.get_close_matches(name, known, cutoff=0.7))[:3]
-    return f" (did you mean {' or '.join(similar)}?)" if similar else ""
+    """What was given to an `Analyzer` is no picture."""

@@ -1,6 +1,6 @@
-"""Figures and the small PNG files that they become.
+"""Figures, and how they are saved as small PNG files.
 
-They are made through Matplotlib's objects, never through pyplot, so that nothing is global.
+They are made with Matplotlib's objects and not with pyplot, which has global state.
 Colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart.
 """
 
@@ -27,7 +27,7 @@ def new_figure(
     columns: int = 1,
     heights: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with a grid of axes, row by row, laid out so that nothing overlaps."""
+    """A figure with a grid of axes that do not overlap; the axes are listed row by row."""
     figure = Figure(
         figsize=(width_in, height_in),
         dpi=DPI,
@@ -40,12 +40,12 @@ def new_figure(
 
 
 def percent(share: float, _position: float) -> str:
-    """A share as the label of a tick."""
+    """Label of a tick that shows a share."""
     return f"{100 * share:g}%"
 
 
 def save(figure: Figure, path: Path, *, all_colours: bool = False) -> None:
-    """Write a small PNG: of 256 colours, a third of the size, unless it shall have all of them."""
+    """Write a PNG file with 256 colours, which is a third of the size, or with all colours."""
     content = BytesIO()
     figure.savefig(content)
     with Image.open(content) as opened:

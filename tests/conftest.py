@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 import torch
 
+from fer_batch.errors import RenderError
+from fer_batch.media.ffmpeg import ffmpeg_path
 from fer_batch.storage import urls
 from tests.support import clips, deployment
 
@@ -32,6 +36,19 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED.name}/ beside the project")
     return SHARED
+
+
+@pytest.fixture(params=sorted({imageio_ffmpeg.get_ffmpeg_exe(), shutil.which("ffmpeg")} - {None}))
+def each_ffmpeg(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs the test with the ffmpeg of imageio-ffmpeg, and again with the system's."""
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", request.param)
+    ffmpeg_path.cache_clear()
+    try:
+        ffmpeg_path()
+    except RenderError as error:
+        pytest.skip(str(error))
+    yield
+    ffmpeg_path.cache_clear()
 
 
 @pytest.fixture(scope="session")

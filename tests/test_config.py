@@ -1,6 +1,9 @@
-"""Configuration: defaults, files, overrides, and what is said about mistakes."""
+"""Configuration: defaults, files, overrides, and messages about mistakes."""
 
+import re
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -11,8 +14,29 @@ from fer_batch.errors import ConfigError
 DEFAULT = Path(__file__).parents[1] / "configs" / "default.yaml"
 
 
-def test_default_file_lists_every_key_with_its_default() -> None:
-    assert yaml.safe_load(DEFAULT.read_text()) == Config().model_dump(mode="json")
+def test_default_file_explains_every_setting() -> None:
+    text = dump(Config(), commented=True)
+    assert DEFAULT.read_text() == text, "run `make config`"
+    assert yaml.safe_load(text) == Config().model_dump(mode="json")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    for before, line in pairwise(lines):
+        if line.strip() and "#" not in line:
+            assert before.lstrip().startswith("#"), f"no comment above: {line}"
+
+
+def test_every_choice_is_explained() -> None:
+    for section in type(Config()).model_fields.values():
+        for field in section.annotation.model_fields.values():
+            if get_origin(field.annotation) is Literal:
+                for choice in get_args(field.annotation):
+                    assert re.search(rf"\b{choice}\b", field.description), choice
+
+
+def test_own_values_can_be_explained_too() -> None:
+    text = dump(load(None, ["sampling.fps=5", "runtime.cache_dir=/data/media"]), commented=True)
+    assert "\n  fps: 5.0\n" in text
+    assert "\n  cache_dir: /data/media\n" in text
 
 
 def test_what_is_dumped_can_be_loaded(tmp_path: Path) -> None:
@@ -28,14 +52,19 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override, said",
+    "override, message",
     [
-        ("sampling.evry=2", "sampling.evry"),
-        ("render=5", "render: Input should be a valid dictionary"),
-        ("sampling.every=0", "greater than or equal to 1"),
+        ("sampling.evry=2", r"^sampling\.evry: unknown setting \(did you mean sampling\.every\?"),
+        ("decode.fps=5", r"decode\.fps: unknown setting \(did you mean sampling\.fps\?\)"),
+        ("samplig.fps=5", r"samplig: unknown setting \(did you mean sampling\?\)"),
+        ("detector.yunet.size=5", r"detector\.yunet\.size: unknown setting\. `fer-batch config"),
+        ("sampling.every=0", r"sampling\.every: must be greater than or equal to 1 \(found 0\)"),
         ("sampling.every=two", "'two'"),
-        ("nonsense.key=1", "nonsense"),
-        ("every=2", r"every: no such setting \(did you mean sampling.every or detector.every"),
+        ("nonsense.key=1", r"nonsense: unknown setting\. `"),
+        ("every=2", r"every: unknown setting \(did you mean sampling\.every or detector\.every"),
+        ("render=5", r"render: is a section"),
+        ("sampling=3", r"sampling: is a section: write its settings below it \(found 3\)"),
+        ("render.style=loud", r"must be 'full', .* or 'side-by-side' \(found 'loud'\)"),
         ("sampling.every", "expected key=value"),
         ("sampling.every.deep=1", "sampling.every"),
         ("decode.decoder=opencv", "'auto', 'decord' or 'pyav'"),
@@ -43,8 +72,8 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
         ("render.timeline=false", "render.timeline is now called render.strip"),
     ],
 )
-def test_mistake_is_named(override: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_mistake_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load(None, [override])
 
 
@@ -54,7 +83,7 @@ def test_old_key_without_a_value_is_let_be() -> None:
 
 
 def test_contradictions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="either every or fps"):
+    with pytest.raises(ConfigError, match=r"^sampling: give either every or fps, not both\. `fer"):
         load(None, ["sampling.every=2", "sampling.fps=5"])
     with pytest.raises(ConfigError, match="must be after"):
         load(None, ["sampling.start_s=5", "sampling.end_s=4"])

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from fer_batch.api.settings import Settings, configure, place
+from fer_batch.api.arguments import AnySettings, configure, place
 from fer_batch.config import Sampling
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import MediaError, PictureError
@@ -29,7 +29,7 @@ from fer_batch.pipeline.plan import plan_for
 from fer_batch.records import Bytes, ChunkResult, Faces, Floats
 from fer_batch.render.file_annotator import load_explainer
 from fer_batch.render.still import annotate
-from fer_batch.results import tables
+from fer_batch.results.columns import TABLES
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Analyzer:
         DetectorError, WeightsError: A model cannot be loaded.
     """
 
-    def __init__(self, *, settings: Settings = None, device: str = "auto") -> None:
+    def __init__(self, *, settings: AnySettings = None, device: str = "auto") -> None:
         config = configure(settings)
         if device != "auto":
             config = configure({"runtime.device": device}, config)
@@ -190,6 +190,6 @@ def _table(names: Sequence[str | int], faces: Faces, probs: Floats) -> pd.DataFr
         track_id=None,
         probs=probs,
     )
-    rows: pd.DataFrame = tables.faces_table(result).to_pandas()
+    rows: pd.DataFrame = TABLES["faces"].rows(result).to_pandas()
     rows.insert(0, "picture", pd.Index(names or np.arange(0)).take(faces.frame_row))
     return rows.drop(columns=["media", "frame_index", "pts_s", "track_id"])

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from fer_batch.api.arguments import AnySettings, configure, place
 from fer_batch.api.progress import Progress, interrupts, showing
 from fer_batch.api.run import Run
-from fer_batch.api.settings import Settings, configure, place
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ def process(
     inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    settings: Settings = None,
+    settings: AnySettings = None,
     force: bool = False,
     progress: Progress = False,
 ) -> Run:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from fer_batch.api.arguments import AnySettings, configure, place
 from fer_batch.api.progress import Progress, showing
-from fer_batch.api.settings import Settings, configure, place
-from fer_batch.config import Config, Style, validate
-from fer_batch.errors import ConfigError, FerError, StoreError, did_you_mean
+from fer_batch.config import Config, Style
+from fer_batch.errors import ConfigError, FerError, StoreError
 from fer_batch.results import store, timeline
+from fer_batch.settings import validate
 
 # What needs torch or ffmpeg is imported where it is used: looking at tables must not wait for it.
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ class Run:
         *,
         at: float = 0.0,
         style: Style | None = None,
-        settings: Settings = None,
+        settings: AnySettings = None,
     ) -> Image.Image:
         """The annotated frame that a player shows at a time, as a picture of Pillow.
 
@@ -133,7 +135,7 @@ class Run:
         style: Style | None = None,
         force: bool = False,
         progress: Progress = False,
-        settings: Settings = None,
+        settings: AnySettings = None,
     ) -> list[Path]:
         """Make annotated copies of videos and images, in the folder ``annotated`` of the run.
 
@@ -164,11 +166,17 @@ class Run:
             )
 
     def sheet(
-        self, *, force: bool = False, progress: Progress = False, settings: Settings = None
+        self,
+        media: Names = None,
+        *,
+        force: bool = False,
+        progress: Progress = False,
+        settings: AnySettings = None,
     ) -> list[Path]:
         """Make contact sheets, in the folder ``sheets`` of the run: all files at a glance.
 
         Args:
+            media: Videos whose sheets are made; None: these and those of the whole run.
             force: Make again what is up to date.
             progress: As for `process`.
             settings: Such as ``{"render.blur": True}``.
@@ -182,17 +190,18 @@ class Run:
         """
         from fer_batch.report.contact_sheets import make_sheets
 
-        config = self._config(settings)
+        config, names = self._config(settings), self._names(media)
         with showing(progress) as show:
             return make_sheets(
                 self.folder,
                 config,
+                media=names,
                 force=force,
                 on_progress=lambda done: show(done.share, str(done)),
             )
 
     def report(
-        self, media: Names = None, *, progress: Progress = False, settings: Settings = None
+        self, media: Names = None, *, progress: Progress = False, settings: AnySettings = None
     ) -> Path:
         """Write a summary of the run with timelines, into its folder ``report``.
 
@@ -215,8 +224,10 @@ class Run:
             return make_report(
                 self.folder,
                 config,
-                medias=names or (),
-                on_progress=lambda n, n_videos: show(n / n_videos, f"{n:,}/{n_videos:,} videos"),
+                media=names,
+                on_progress=lambda done: show(
+                    done.share, f"{done.n_files_done:,}/{done.n_files:,} videos"
+                ),
             )
 
     def explain(
@@ -227,7 +238,7 @@ class Run:
         method: Method | Sequence[Method] = "gradcam",
         sample: int | None = None,
         progress: Progress = False,
-        settings: Settings = None,
+        settings: AnySettings = None,
     ) -> pd.DataFrame:
         """Explain why the classifier saw what it saw, in pictures and numbers.
 
@@ -293,7 +304,7 @@ class Run:
         more = f"<p>and {len(names) - MOST_FILES:,} more</p>" if len(names) > MOST_FILES else ""
         return table.to_html(index=False, border=0) + more
 
-    def _config(self, settings: Settings, style: Style | None = None) -> Config:
+    def _config(self, settings: AnySettings, style: Style | None = None) -> Config:
         """The settings of the run, with others laid over them."""
         base = validate(Config, store.read_run(self.folder)["config"])
         config = configure(settings, base)
@@ -307,12 +318,15 @@ class Run:
         if not names:
             raise StoreError("media: expected the name of a file or more, got an empty list")
         known = timeline.load_media(self.folder)["media"].tolist()
-        for name in names:
-            if name not in known:
-                raise StoreError(
-                    f"{self.folder} holds no results of {name!r}{did_you_mean(name, known)}: "
-                    "Run.media() lists all files"
-                )
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            name = unknown[0]
+            same_name = [each for each in known if each.endswith(f"/{name}")]
+            similar = " or ".join((same_name or difflib.get_close_matches(name, known))[:3])
+            meant = f" (did you mean {similar}?)" if similar else ""
+            raise StoreError(
+                f"{self.folder} holds no results of {name!r}{meant}: Run.media() lists all files"
+            )
         return names
 
 

@@ -1,4 +1,4 @@
-"""``fer-batch`` commands that explain what a model sees in faces."""
+"""``fer-batch explain`` and ``explain-data``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_batch.cli.console import place, progress_bar
+from fer_batch.cli.options import add_split, dataset_options, device_option, whole_number
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -20,17 +21,22 @@ EXIT_FILES_FAILED = 1
 METHODS = ("gradcam", "gradcam++", "occlusion", "saliency", "integrated-gradients")
 
 
-def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
+def add_commands(commands: Commands, verbosity: argparse.ArgumentParser) -> None:
     """Add the commands of this module to the parser of ``fer-batch``."""
     explain = commands.add_parser(
         "explain",
-        parents=[_what(), spoken],
-        help="why a run saw what it saw: heatmaps of its faces, and numbers",
-        description="Explain the faces of a finished run with the weights that it was made with.",
+        parents=[_choices(), device_option(), verbosity],
+        help="show which parts of the faces of a run decided about their emotions",
+        description="Explain the faces of a finished run, with the model that it was made with: "
+        "heatmaps that show which pixels matter, and numbers that say how far to trust them.",
     )
     explain.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     explain.add_argument(
-        "--media", action="append", default=[], metavar="NAME", help="only this file of the run"
+        "--media",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this file of the run; can be repeated",
     )
     explain.add_argument(
         "--at",
@@ -38,64 +44,71 @@ def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
         default=[],
         type=float,
         metavar="SECONDS",
-        help="only the frame that a video shows at this time",
+        help="only the frame that a video shows at this time; can be repeated",
     )
     explain.add_argument(
-        "-o", "--folder", type=place, metavar="DIR", help="folder for the results (OUT/explain)"
+        "-o",
+        "--out",
+        dest="folder",
+        type=place,
+        metavar="DIR",
+        help="folder for the results (OUT/explain)",
     )
     explain.set_defaults(run=_explain)
 
     pictures = commands.add_parser(
         "explain-data",
-        parents=[_what(), spoken],
-        help="why a model sees what it sees in labelled pictures",
-        description="Explain the pictures of a data set; each is taken for one face.",
+        parents=[_choices(), dataset_options(), device_option(), verbosity],
+        help="show which parts of labelled pictures decide about a model's answers",
+        description="Explain the pictures of a data set. Each picture is treated as one face.",
     )
-    pictures.add_argument("weights", metavar="MODEL", help="default, a name or a file")
-    pictures.add_argument("--dataset", required=True, metavar="NAME", help="how to read it")
+    pictures.add_argument("weights", metavar="MODEL", help="default, or a .safetensors file")
+    add_split(pictures)
     pictures.add_argument(
-        "--data", required=True, type=Path, help="root of the data set, or a packed file"
-    )
-    pictures.add_argument("--split", choices=("train", "valid", "test"), default="test")
-    pictures.add_argument(
-        "-o", "--folder", required=True, type=place, metavar="DIR", help="folder for the results"
+        "-o",
+        "--out",
+        dest="folder",
+        required=True,
+        type=place,
+        metavar="DIR",
+        help="folder for the results",
     )
     pictures.set_defaults(run=_explain_data)
 
 
-def _what() -> argparse.ArgumentParser:
+def _choices() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--method",
         action="append",
         choices=METHODS,
-        help="how to explain (gradcam); this and what else names things may be given many times",
+        help="how to explain (gradcam); can be repeated",
     )
     parser.add_argument(
-        "--emotion", metavar="NAME", help="explain this one, not each face's strongest"
+        "--emotion", metavar="NAME", help="explain this emotion (the strongest of each face)"
     )
     parser.add_argument(
-        "--sample", type=_count, metavar="N", help="at most N faces, chosen at random (all)"
+        "--sample",
+        type=whole_number(0),
+        metavar="N",
+        help="at most N faces, chosen at random (all)",
     )
     parser.add_argument(
-        "--pictures", type=_count, default=24, metavar="N", help="draw at most N faces (24)"
+        "--pictures",
+        type=whole_number(0),
+        default=24,
+        metavar="N",
+        help="draw at most N faces (24)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, found {text}")
-    return number
-
-
 def _explain(parsed: argparse.Namespace) -> int:
-    from fer_batch.config import Config, validate
+    from fer_batch.config import Config
     from fer_batch.explain.face_sources import RunFaces
     from fer_batch.models.card import find_weights
     from fer_batch.results import store
+    from fer_batch.settings import validate
 
     config = validate(Config, store.read_run(parsed.out)["config"])
     explainer = _explainer(parsed, find_weights(config.classifier.weights))

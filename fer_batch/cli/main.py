@@ -1,4 +1,4 @@
-"""``fer-batch``: arguments, logging, progress and exit codes around the library."""
+"""``fer-batch``: the command line, with its logging, progress and exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from fer_batch import __version__
 from fer_batch.cli import explain as cli_explain
 from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
-from fer_batch.cli.console import interrupts, place, progress_bar
+from fer_batch.cli import schema as cli_schema
+from fer_batch.cli.console import place, progress_bar, stop_on_interrupt
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _complain(error, EXIT_USAGE)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away: `fer-batch show OUT | head`
+    except BrokenPipeError:  # the output is not read to its end: `fer-batch show OUT | head`
         sys.stderr.close()
         code = 0
     except ModuleNotFoundError as error:
@@ -70,36 +71,44 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fer-batch {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    configured = argparse.ArgumentParser(add_help=False)
-    configured.add_argument("--config", type=Path, metavar="FILE", help="YAML file with settings")
-    configured.add_argument(
+    settings = argparse.ArgumentParser(add_help=False)
+    settings.add_argument("--config", type=Path, metavar="FILE", help="YAML file with settings")
+    settings.add_argument(
         "--set",
         dest="overrides",
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="one setting, stronger than the file; may be given many times",
+        help="change one setting, also one of the file; can be repeated",
     )
-    spoken = argparse.ArgumentParser(add_help=False)
-    spoken.add_argument("-q", "--quiet", action="store_true", help="no progress, errors only")
-    spoken.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
+    verbosity = argparse.ArgumentParser(add_help=False)
+    verbosity.add_argument(
+        "-q", "--quiet", action="store_true", help="print errors only, no progress and no summary"
+    )
+    verbosity.add_argument(
+        "-v", "--verbose", action="store_true", help="log each step on standard error"
+    )
 
-    _add_process(commands, [configured, spoken])
+    _add_process(commands, [settings, verbosity])
     _add_work(commands)
 
-    cli_render.add_commands(commands, [configured, spoken])
+    cli_render.add_commands(commands, [settings, verbosity])
 
-    show = commands.add_parser("show", parents=[spoken], help="summary table of a run")
+    show = commands.add_parser(
+        "show", parents=[verbosity], help="print a table of the files of a run"
+    )
     show.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     show.set_defaults(run=_show)
 
     config = commands.add_parser(
-        "config", parents=[configured, spoken], help="print the resolved configuration"
+        "config", parents=[settings, verbosity], help="print all settings as a YAML file"
     )
+    config.add_argument("--commented", action="store_true", help="explain each setting")
     config.set_defaults(run=_config)
 
-    cli_explain.add_commands(commands, spoken)
-    cli_models.add_commands(commands, spoken)
+    cli_schema.add_command(commands)
+    cli_explain.add_commands(commands, verbosity)
+    cli_models.add_commands(commands, verbosity)
     return parser
 
 
@@ -107,47 +116,58 @@ def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentP
     process = commands.add_parser(
         "process",
         parents=[*parents, cli_render.span(), cli_render.look()],
-        help="videos and images -> tables (and annotated videos)",
+        help="find faces and their emotions in videos and images, and write tables",
         description="Find videos and images, recognise the emotion of every face in every frame, "
-        "write tables. A second run over the same output does only what is missing or changed.",
+        "and write tables. A second run with the same output processes only files that are new, "
+        "were changed, or failed before.",
     )
     process.add_argument(
-        "inputs", nargs="+", type=place, metavar="INPUT", help="file, folder or URL"
+        "inputs",
+        nargs="+",
+        type=place,
+        metavar="INPUT",
+        help="file, folder (with all folders in it) or URL",
     )
     process.add_argument(
         "-o", "--out", required=True, type=place, help="folder or URL for the results"
     )
     process.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads to use; all cores if not given"
+        "--threads", type=int, metavar="N", help="number of CPU threads (all cores)"
     )
-    process.add_argument("--annotate", action="store_true", help="also make annotated videos")
-    process.add_argument("--force", action="store_true", help="do again what is done")
+    process.add_argument(
+        "--device", help="cpu, cuda, cuda:N, or several: cuda:0,cuda:1 (all GPUs, else the CPU)"
+    )
+    process.add_argument("--annotate", action="store_true", help="also make annotated copies")
+    process.add_argument("--force", action="store_true", help="process all files again")
     process.set_defaults(run=_process)
 
 
 def _add_work(commands: cli_models.Commands) -> None:
     work = commands.add_parser(
         "work",
-        help="do files of a shard of the run under way: what the Prefect flows start",
-        description="Do files of a shard, print the share that is done, log on standard error.",
+        help="process files of a shared run (used by the Prefect flows)",
+        description="Process files of a shard of a shared run. Prints the share that is done, and "
+        "logs on standard error.",
     )
     work.add_argument("out", type=place, metavar="OUT", help="output folder of the run")
     work.add_argument("run_id", metavar="RUN", help="id of the run")
     work.add_argument("number", type=int, metavar="SHARD", help="number of the shard")
-    work.add_argument("generation", type=int, metavar="GENERATION", help="of the claim on it")
+    work.add_argument(
+        "generation", type=int, metavar="GENERATION", help="generation of the claim on the shard"
+    )
     work.add_argument("start", type=int, metavar="START", help="first file of the shard")
-    work.add_argument("stop", type=int, metavar="STOP", help="first file that is left out")
+    work.add_argument("stop", type=int, metavar="STOP", help="first file after those to process")
     work.add_argument(
         "--patient",
         action="store_true",
-        help=f"exit with {os.EX_TEMPFAIL} where a disk or network does not answer",
+        help=f"exit with {os.EX_TEMPFAIL} if a disk or network does not answer",
     )
     work.set_defaults(run=_work, verbose=True)
 
 
 def _work(parsed: argparse.Namespace) -> int:
     stop = threading.Event()
-    with interrupts(stop):
+    with stop_on_interrupt(stop):
         from fer_batch.distributed.shard_worker import work
 
         is_done = work(
@@ -166,7 +186,7 @@ def _work(parsed: argparse.Namespace) -> int:
 def _process(parsed: argparse.Namespace) -> int:
     config = cli_render.configure(parsed)
     stop = threading.Event()
-    with interrupts(stop), progress_bar(parsed.quiet) as show:
+    with stop_on_interrupt(stop), progress_bar(parsed.quiet) as show:
         from fer_batch.pipeline.process import process
 
         def on_progress(progress: Progress) -> None:
@@ -188,9 +208,9 @@ def _process(parsed: argparse.Namespace) -> int:
     for problem in summary.problems:
         print(f"{problem.status}: {problem.media}: {problem.error}", file=sys.stderr)
     if not parsed.quiet:
-        _print_summary(summary, parsed.out)
+        _print_summary(summary, parsed.out, config.detector.name)
     if summary.interrupted:
-        print("interrupted: what is complete stays; run again to go on", file=sys.stderr)
+        print("interrupted: finished files are kept; run again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
     rendered = cli_render.annotate(parsed, config) if parsed.annotate else 0
     return cli_render.EXIT_FILES_FAILED if summary.n_failed else rendered
@@ -224,21 +244,21 @@ def _show(parsed: argparse.Namespace) -> int:
 def _config(parsed: argparse.Namespace) -> int:
     from fer_batch.config import dump
 
-    print(dump(cli_render.configure(parsed)), end="")
+    print(dump(cli_render.configure(parsed), commented=parsed.commented), end="")
     return 0
 
 
-def _print_summary(summary: Summary, out: Path) -> None:
-    print(
-        f"{summary}\n"
-        f"{summary.n_frames:,} frames, {summary.n_faces:,} faces\n"
-        f"tables: {out}/media, {out}/frames, {out}/faces"
-    )
+def _print_summary(summary: Summary, out: Path, detector: str) -> None:
+    if summary.n_ok + summary.n_partial + summary.n_failed or summary.interrupted:
+        print(f"{summary}\n{summary.n_frames:,} frames, {summary.n_faces:,} faces")
+    else:
+        print(f"nothing new: {summary.n_skipped:,} files were done before")
+    print(f"tables: {out}/media, {out}/frames, {out}/faces")
     if summary.n_frames and not summary.n_faces:
-        print(
-            "no face was found: try --set detector.haar.min_face=0.05 for smaller ones; the "
-            "detector knows frontal faces only"
-        )
+        advice = {
+            "haar": "detector.haar.min_face=0.05 for smaller faces (haar finds frontal faces only)"
+        }.get(detector, f"a lower detector.{detector}.min_score")
+        print(f"no face was found: try --set {advice}")
 
 
 def _complain(error: Exception | str, code: int) -> int:

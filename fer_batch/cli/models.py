@@ -1,13 +1,21 @@
-"""``fer-batch`` commands around models: their networks, data, training, sweeps and evaluation."""
+"""``fer-batch models``, ``data``, ``train``, ``sweep``, ``evaluate`` and ``disfa``."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_batch.cli.console import place, progress_bar
+from fer_batch.cli.options import (
+    add_data,
+    add_split,
+    dataset_options,
+    device_option,
+    whole_number,
+)
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -18,82 +26,68 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-def add_commands(commands: Commands, spoken: argparse.ArgumentParser) -> None:
+def add_commands(commands: Commands, verbosity: argparse.ArgumentParser) -> None:
     """Add the commands of this module to the parser of ``fer-batch``."""
-    models = commands.add_parser("models", parents=[spoken], help="table of the networks")
-    models.add_argument("--classes", type=_positive, default=6, metavar="N", help="outputs (6)")
+    models = commands.add_parser(
+        "models", parents=[verbosity], help="list the networks, with their size and cost"
+    )
+    models.add_argument(
+        "--classes", type=whole_number(1), default=6, metavar="N", help="number of emotions (6)"
+    )
     models.set_defaults(run=_models)
 
-    _add_data(commands, [_labelled(), spoken])
-    _add_learning(commands, [_device(), spoken])
-    _add_evaluate(commands, [_labelled(), _device(), spoken])
+    _add_data(commands, [dataset_options(), verbosity])
+    _add_training(commands, [device_option(), verbosity])
+    _add_evaluate(commands, [dataset_options(), device_option(), verbosity])
 
     disfa = commands.add_parser(
         "disfa",
-        parents=[spoken],
-        help="compare a run over DISFA's videos with its action units",
+        parents=[verbosity],
+        help="compare a run over DISFA's videos with DISFA's action units",
     )
-    disfa.add_argument("results", type=place, metavar="RESULTS", help="output folder of the run")
-    disfa.add_argument("--data", required=True, type=Path, help="DISFA's root folder")
+    disfa.add_argument("results", type=place, metavar="OUT", help="output folder of the run")
+    disfa.add_argument(
+        "--data", required=True, type=Path, metavar="PATH", help="DISFA's root folder"
+    )
     disfa.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="CSV to write")
     disfa.set_defaults(run=_disfa)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, found {text}")
-    return number
-
-
-def _device() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    return parser
-
-
-def _labelled() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="how to read it")
-    _add_root(parser)
-    return parser
-
-
-def _add_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", required=True, type=Path, help="root of the data set, or a packed file"
-    )
 
 
 def _add_data(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
     data = commands.add_parser(
         "data",
         parents=parents,
-        help="count the pictures of a data set, find its duplicates, pack it",
-        description="Count the pictures of each emotion and split, as a training takes them.",
+        help="count the pictures of a data set, find its duplicates, pack it into one file",
+        description="Count the pictures of each emotion and split that a training would use.",
     )
-    data.add_argument("--labels", choices=("six", "seven", "eight"), help="only these emotions")
     data.add_argument(
-        "--size", type=_positive, default=48, metavar="PX", help="side of pictures (48)"
+        "--labels",
+        choices=("six", "seven", "eight"),
+        help="use only six, seven or all eight emotions",
     )
-    data.add_argument("--pack", type=Path, metavar="FILE", help="write it as one .safetensors file")
+    data.add_argument(
+        "--size", type=whole_number(1), default=48, metavar="PX", help="side of the pictures (48)"
+    )
+    data.add_argument(
+        "--pack", type=Path, metavar="FILE", help="write the data set as one .safetensors file"
+    )
     data.add_argument(
         "--duplicates",
         type=Path,
         metavar="FILE",
-        help="CSV for the pictures that stand in two splits, or twice with two emotions in one; "
-        "they are counted then, not left out",
+        help="write a CSV file of the pictures that occur in two splits, or in one split with two "
+        "emotions; they are then counted too",
     )
     data.set_defaults(run=_data)
 
 
-def _add_learning(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
+def _add_training(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
     train = commands.add_parser(
         "train",
         parents=parents,
         help="train a classifier",
-        description="Train a classifier. Run again with the same recipe and folder, it goes on "
-        "from the last whole epoch.",
+        description="Train a classifier. If it was stopped, the same command continues after the "
+        "last complete epoch.",
     )
     train.add_argument(
         "--set",
@@ -101,35 +95,43 @@ def _add_learning(commands: Commands, parents: list[argparse.ArgumentParser]) ->
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="one setting, stronger than the file; may be given many times",
+        help="change one setting of the recipe; can be repeated",
     )
-    train.add_argument("--force", action="store_true", help="begin anew")
+    train.add_argument("--force", action="store_true", help="start again from the beginning")
     train.set_defaults(run=_train)
 
     sweep = commands.add_parser(
         "sweep",
         parents=parents,
         help="train with many settings and compare them",
-        description="Train with many settings. Run again with the same folder, it goes on; run at "
-        "the same time in several places, it shares the work.",
+        description="Train with many settings. If it was stopped, the same command continues. If "
+        "it runs several times at once, the runs share the work.",
     )
     sweep.set_defaults(run=_sweep)
 
-    for command in (train, sweep):
-        command.add_argument("--config", required=True, type=Path, metavar="FILE", help="YAML file")
-        _add_root(command)
+    for command, what in ((train, "recipe"), (sweep, "sweep")):
+        command.add_argument(
+            "--config", required=True, type=Path, metavar="FILE", help=f"YAML file of the {what}"
+        )
+        add_data(command)
         command.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
 
 
 def _add_evaluate(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
     evaluate = commands.add_parser(
-        "evaluate", parents=parents, help="measure models on labelled pictures"
+        "evaluate", parents=parents, help="measure how well models recognise labelled pictures"
     )
-    evaluate.add_argument("weights", nargs="+", metavar="MODEL", help="default, a name or a file")
+    evaluate.add_argument(
+        "weights", nargs="+", metavar="MODEL", help="default, or a .safetensors file"
+    )
     evaluate.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
-    evaluate.add_argument("--split", choices=("train", "valid", "test"), default="test")
-    evaluate.add_argument("--flip", action="store_true", help="average with the mirror image")
-    evaluate.add_argument("--decimals", type=_positive, metavar="N", help="of scores.csv (all)")
+    add_split(evaluate)
+    evaluate.add_argument(
+        "--flip", action="store_true", help="average each picture with its mirror image"
+    )
+    evaluate.add_argument(
+        "--decimals", type=whole_number(1), metavar="N", help="decimals in scores.csv (all)"
+    )
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -154,7 +156,7 @@ def _models(parsed: argparse.Namespace) -> int:
 
 
 def _data(parsed: argparse.Namespace) -> int:
-    from fer_batch.datasets.inventory import counts, duplicates
+    from fer_batch.datasets.inventory import count_pictures, list_duplicates
     from fer_batch.datasets.pictures import load_data, pack
 
     if parsed.pack:
@@ -165,15 +167,18 @@ def _data(parsed: argparse.Namespace) -> int:
         size_px=parsed.size,
         labels=parsed.labels,
         drop_duplicates=parsed.duplicates is None,
+        allow_missing_classes=True,
     )
+    for problem in data.missing_classes:
+        print(f"incomplete: {problem}", file=sys.stderr)
     if not parsed.quiet:
-        table = counts(data)
+        table = count_pictures(data)
         rows = ([str(emotion), *(f"{n:,}" for n in row)] for emotion, *row in table.itertuples())
         _print_table(("emotion", *table.columns), rows)
         for reason, n in data.dropped.items():
             print(f"left out of train: {n:,} {reason}")
     if parsed.duplicates:
-        pairs = duplicates(data)
+        pairs = list_duplicates(data)
         pairs.to_csv(parsed.duplicates, index=False)
         if not parsed.quiet:
             kinds = pairs.value_counts(["split", "other_split", "kind"]).reset_index(name="n")
@@ -184,11 +189,11 @@ def _data(parsed: argparse.Namespace) -> int:
 
 def _train(parsed: argparse.Namespace) -> int:
     from fer_batch.models.classifier import pick_device
-    from fer_batch.training.allocator import keep_freed_memory
+    from fer_batch.training.allocator import reuse_freed_memory
     from fer_batch.training.recipe import load_recipe
     from fer_batch.training.train import fit, read_data
 
-    keep_freed_memory()
+    reuse_freed_memory()
     recipe = load_recipe(parsed.config, parsed.overrides)
     device = pick_device(parsed.device)
     data = read_data(recipe, parsed.data)
@@ -212,7 +217,7 @@ def _train(parsed: argparse.Namespace) -> int:
             data,
             parsed.out,
             device=device,
-            resume=not parsed.force,
+            force=parsed.force,
             on_epoch=on_epoch,
             on_step=on_step,
         )
@@ -222,10 +227,10 @@ def _train(parsed: argparse.Namespace) -> int:
 
 def _sweep(parsed: argparse.Namespace) -> int:
     from fer_batch.models.classifier import pick_device
-    from fer_batch.training.allocator import keep_freed_memory
+    from fer_batch.training.allocator import reuse_freed_memory
     from fer_batch.training.sweep import load_sweep, sweep
 
-    keep_freed_memory()
+    reuse_freed_memory()
     config = load_sweep(parsed.config)
     device = pick_device(parsed.device)
     with progress_bar(parsed.quiet) as show:
@@ -241,32 +246,38 @@ def _sweep(parsed: argparse.Namespace) -> int:
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
-    from fer_batch.evaluation.evaluate import HeldOut, check_names, compare, evaluate, write_table
+    from fer_batch.evaluation import evaluate as evaluation
     from fer_batch.models.card import find_weights
     from fer_batch.models.classifier import pick_device
 
     device = pick_device(parsed.device)
     weights = list(dict.fromkeys(find_weights(name) for name in parsed.weights))
-    check_names(weights)
-    held_out = HeldOut(parsed.dataset, parsed.data, parsed.split)
+    evaluation.check_names(weights)
+    data = evaluation.LabelledSplit(parsed.dataset, parsed.data, parsed.split)
     evaluations = []
     with progress_bar(parsed.quiet) as show:
         for number, path in enumerate(weights):
             show(number / len(weights), path.stem)
             evaluations.append(
-                evaluate(
+                evaluation.evaluate(
                     path,
-                    held_out,
+                    data,
                     parsed.out,
                     device=device,
                     flip=parsed.flip,
                     decimals=parsed.decimals,
                 )
             )
-    write_table(compare(evaluations), parsed.out)
+    table = evaluation.compare(evaluations)
+    evaluation.write_table(table, parsed.out)
     if not parsed.quiet:
-        print((parsed.out / "models.md").read_text(encoding="utf-8"), end="")
-        print(f"everything else: {parsed.out}/MODEL/report.md")
+        columns = {name: evaluation.COLUMNS[name] for name in evaluation.MAIN_COLUMNS}
+        rows = [
+            [form.format(row[name]) for name, (_, form) in columns.items()]
+            for row in table.to_dict("records")
+        ]
+        _print_table([title for title, _ in columns.values()], rows)
+        print(f"all columns: {parsed.out}/models.md; each model: {parsed.out}/MODEL/report.md")
     return 0
 
 
@@ -290,7 +301,7 @@ def _disfa(parsed: argparse.Namespace) -> int:
 
 
 def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table whose first column is text and the others are numbers."""
+    """Print a table whose first column is text and whose others are numbers."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""``fer-batch render``, ``sheet`` and ``report``, and the options that stand for settings."""
+"""``fer-batch render``, ``sheet`` and ``report``, and options that are short for settings."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ _KEYS = {
     "start": "sampling.start_s",
     "end": "sampling.end_s",
     "threads": "runtime.threads",
+    "device": "runtime.device",
     "style": "render.style",
     "blur": "render.blur",
     "format": "render.format",
     "codec": "render.codec",
     "crf": "render.crf",
 }
-"""Settings that have an option of their own."""
+"""The setting that each option is short for."""
 
 
 def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
@@ -38,7 +39,7 @@ def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> 
         "render",
         parents=[*parents, span(), look()],
         help="annotated videos of a finished run",
-        description="Draw what a run found on copies of its videos and pictures.",
+        description="Draw what a run found on copies of its videos and images.",
     )
     render.set_defaults(run=_render)
 
@@ -46,8 +47,9 @@ def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> 
         "sheet",
         parents=[*parents, _blur()],
         help="contact sheets of a finished run",
-        description="Make pictures that show a run at a glance: a thumbnail of every file, and the "
-        "strongest moments of each emotion of the faces of each video, and of the still images.",
+        description="Make pictures that show a run at a glance: a thumbnail of every file, the "
+        "strongest moment of each emotion of each face of a video, and the strongest faces of the "
+        "still images.",
     )
     sheet.set_defaults(run=_sheet)
 
@@ -55,15 +57,21 @@ def add_commands(commands: Commands, parents: list[argparse.ArgumentParser]) -> 
         "report",
         parents=parents,
         help="summary of a finished run, with timelines",
-        description="Write what became of the files of a run into its folder report: a summary in "
-        "Markdown, a table of all files, and pictures of what videos show over time.",
+        description="Write the folder report of a run: a summary in Markdown, a table of all its "
+        "files, and plots of what the faces of its videos show over time.",
     )
     report.set_defaults(run=_report)
     for command in (render, sheet, report):
         command.add_argument("out", type=place, metavar="OUT", help="output folder of a run")
     for command in (render, sheet):
-        command.add_argument("--force", action="store_true", help="also what is up to date")
-    for command, what in ((render, "only this file"), (report, "the timeline of this video only")):
+        command.add_argument(
+            "--force", action="store_true", help="also make again what is up to date"
+        )
+    for command, what in (
+        (render, "only this file"),
+        (sheet, "only the sheet of this video"),
+        (report, "only the timeline of this video"),
+    ):
         command.add_argument(
             "--media",
             action="append",
@@ -81,7 +89,7 @@ def span() -> argparse.ArgumentParser:
 
 
 def look() -> argparse.ArgumentParser:
-    """Options that say how annotated videos look."""
+    """Options for the look of annotated videos."""
     parser = argparse.ArgumentParser(add_help=False, parents=[_blur()])
     parser.add_argument("--style", help="full, minimal, heatmap or side-by-side")
     parser.add_argument(
@@ -108,7 +116,7 @@ def configure(parsed: argparse.Namespace, *, base: Config | None = None) -> Conf
     """The configuration that a command line asks for.
 
     Args:
-        parsed: With ``config`` and ``overrides``, and any of the options that stand for a setting.
+        parsed: With ``config`` and ``overrides``, and any of the options in `_KEYS`.
         base: Where unnamed values come from; the defaults if None.
 
     Raises:
@@ -124,7 +132,7 @@ def configure(parsed: argparse.Namespace, *, base: Config | None = None) -> Conf
 def annotate(
     parsed: argparse.Namespace, config: Config, *, media: Collection[str] | None = None
 ) -> int:
-    """Make the annotated copies of a run, with a progress bar; gives the exit code."""
+    """Make the annotated copies of a run, with a progress bar; returns the exit code."""
     from fer_batch.render.copies import render
 
     def make(on_progress: Callable[[Progress], None]) -> list[Path]:
@@ -143,7 +151,9 @@ def _sheet(parsed: argparse.Namespace) -> int:
     config = _configure_as_run(parsed)
 
     def make(on_progress: Callable[[Progress], None]) -> list[Path]:
-        return make_sheets(parsed.out, config, force=parsed.force, on_progress=on_progress)
+        return make_sheets(
+            parsed.out, config, media=parsed.media, force=parsed.force, on_progress=on_progress
+        )
 
     return _make(parsed, make, "sheets", "sheets")
 
@@ -155,8 +165,10 @@ def _report(parsed: argparse.Namespace) -> int:
         path = make_report(
             parsed.out,
             _configure_as_run(parsed),
-            medias=parsed.media or (),
-            on_progress=lambda n, n_videos: show(n / n_videos, f"{n:,}/{n_videos:,} videos"),
+            media=parsed.media,
+            on_progress=lambda progress: show(
+                progress.share, f"{progress.n_files_done:,}/{progress.n_files:,} videos"
+            ),
         )
     if not parsed.quiet:
         print(f"report: {path}")
@@ -164,8 +176,9 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _configure_as_run(parsed: argparse.Namespace) -> Config:
-    from fer_batch.config import Config, validate
+    from fer_batch.config import Config
     from fer_batch.results import store
+    from fer_batch.settings import validate
 
     return configure(parsed, base=validate(Config, store.read_run(parsed.out)["config"]))
 

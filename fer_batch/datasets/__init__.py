@@ -1,4 +1,4 @@
-"""Labelled face pictures on disk -> the samples of one split, with emotions mapped by name."""
+"""Labelled face pictures on disk, with emotions mapped by name."""
 
 from __future__ import annotations
 
@@ -24,16 +24,27 @@ READERS: dict[str, Callable[[Path, Split], Samples]] = {
     "folders": folders,
     "csv": table,
 }
-"""Readers by the data set's name: each takes its root and a split."""
+"""Readers by the name of the data set: each takes its root folder and a split."""
 
 
-def read_samples(name: str, root: Path, split: Split) -> Samples:
-    """The pictures of one split of a data set and what they show.
+def read_samples(
+    dataset: str, root: Path, split: Split, *, allow_missing_classes: bool = False
+) -> Samples:
+    """Read the labels of one split of a data set.
+
+    Args:
+        dataset: Name of a reader.
+        root: Folder of the data set.
+        split: Split to read.
+        allow_missing_classes: Accept a split that has no picture of one of its emotions.
 
     Raises:
         ConfigError: There is no such data set.
-        DatasetError: It does not have the layout or the labels that it should have.
+        DatasetError: The layout or a label is not as expected.
     """
-    if name not in READERS:
-        raise ConfigError(f"no data set {name!r}; there are: {', '.join(READERS)}")
-    return READERS[name](root, split)
+    if dataset not in READERS:
+        raise ConfigError(f"no data set {dataset!r}; there are: {', '.join(READERS)}")
+    samples = READERS[dataset](root, split)
+    if samples.missing_classes and not allow_missing_classes:
+        raise DatasetError("; ".join(samples.missing_classes))
+    return samples

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from fer_batch.datasets.files import files_in, visible
+from fer_batch.datasets.files import list_folder, list_pictures
 from fer_batch.datasets.folders import class_folders
-from fer_batch.datasets.samples import DatasetError, Labelled, Samples, Split, divide, select
+from fer_batch.datasets.samples import (
+    DatasetError,
+    LabelledPicture,
+    Samples,
+    Split,
+    assign_split,
+    select_split,
+)
 
 CODES = (
     "neutral",
@@ -20,22 +27,22 @@ CODES = (
     "surprise",
 )
 LABELLED_FRAMES = 3
-"""At the end of a sequence, where the expression is at its peak."""
+"""Frames at the end of a sequence, where the expression is strongest."""
 
 
 def ckplus(root: Path, split: Split) -> Samples:
     """CK+ as published, or as class folders; divided 80/10/10 by subject.
 
     The last three frames of each labelled sequence carry its label; sequences without a label are
-    counted as dropped. In class folders the subject is what a file name begins with: ``S005_``.
+    counted as dropped. In class folders the start of a file name is the subject: ``S005_``.
 
     Args:
         root: Folder with ``cohn-kanade-images/S005/001/*.png`` and
             ``Emotion/S005/001/*_emotion.txt``; or with class folders.
-        split: Which split.
+        split: Split to read.
 
     Raises:
-        DatasetError: The layout is another, a label is wrong or has no pictures.
+        DatasetError: The layout is a different one, a label is wrong or has no pictures.
     """
     images, labels = root / "cohn-kanade-images", root / "Emotion"
     if not images.is_dir() and not labels.is_dir():
@@ -45,22 +52,24 @@ def ckplus(root: Path, split: Split) -> Samples:
             raise DatasetError(
                 f"{root}: expected CK+'s cohn-kanade-images and Emotion, or class folders: {error}"
             ) from error
-    pictures: list[Labelled] = []
+    pictures: list[LabelledPicture] = []
     dropped: Counter[str] = Counter()
     emotions = _labels(labels)
-    for sequence in (sequence for subject in visible(images) for sequence in visible(subject)):
+    for sequence in (
+        sequence for subject in list_folder(images) for sequence in list_folder(subject)
+    ):
         emotion = emotions.pop(sequence.relative_to(images), None)
         person = sequence.parent.name
         if emotion is None:
-            dropped["sequence without a label"] += divide(person) == split
+            dropped["sequence without a label"] += assign_split(person) == split
             continue
         pictures += [
-            Labelled(path.relative_to(root).as_posix(), emotion, person)
-            for path in files_in(sequence)[-LABELLED_FRAMES:]
+            LabelledPicture(path.relative_to(root).as_posix(), emotion, person)
+            for path in list_pictures(sequence)[-LABELLED_FRAMES:]
         ]
     if emotions:
         raise DatasetError(f"{images}: expected the labelled sequence {min(emotions)}")
-    return select("ckplus", root, split, pictures, classes=CODES[1:], dropped=dropped)
+    return select_split("ckplus", root, split, pictures, classes=CODES[1:], dropped=dropped)
 
 
 def _labels(folder: Path) -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""DISFA (Mavadati et al., 2013): intensities of action units for every frame of its videos."""
+"""DISFA (Mavadati et al., 2013): intensities of action units in each frame of its videos."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fer_batch.datasets.files import visible
+from fer_batch.datasets.files import list_folder
 from fer_batch.datasets.samples import DatasetError
 
 ACTION_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 MAX_INTENSITY = 5
 
 
-def action_units(root: Path) -> pd.DataFrame:
-    """The labels of DISFA, one row per frame.
+def read_action_units(root: Path) -> pd.DataFrame:
+    """Read the labels of DISFA, one row per frame.
 
     Args:
         root: Folder with ``ActionUnit_Labels/SN001/SN001_au1.txt`` and so on.
@@ -26,10 +26,10 @@ def action_units(root: Path) -> pd.DataFrame:
         ``subject``, ``frame_index`` (0-based) and ``AU1`` to ``AU26`` as int8, 0 to 5.
 
     Raises:
-        DatasetError: A file is missing or wrong, or those of a subject differ in length.
+        DatasetError: A file is missing or wrong, or files of one subject differ in length.
     """
     labels = root / "ActionUnit_Labels"
-    subjects = [path for path in visible(labels) if re.fullmatch(r"SN\d{3}", path.name)]
+    subjects = [path for path in list_folder(labels) if re.fullmatch(r"SN\d{3}", path.name)]
     if not subjects:
         raise DatasetError(f"{labels}: expected folders SN001 and so on")
     return pd.concat([_subject(folder) for folder in subjects], ignore_index=True)
@@ -49,7 +49,7 @@ def _subject(folder: Path) -> pd.DataFrame:
 
 
 def _intensities(path: Path) -> NDArray[np.int8]:
-    """(N,) in the order of frames."""
+    """Intensities (N,) in the order of the frames."""
     try:
         lines = pd.read_csv(path, header=None, dtype=np.int64).to_numpy()
     except (OSError, ValueError) as error:

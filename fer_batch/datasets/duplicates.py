@@ -1,10 +1,10 @@
-"""Pictures that stand twice: the same pixels, or the same photograph in another copy.
+"""Search for duplicates: pictures with the same pixels, or other copies of the same photograph.
 
 Copies of a photograph differ in brightness, contrast, compression, watermark and, because a face
-detector cut them, by a few pixels of position. So what is compared is local contrast (each pixel
-less its surroundings' mean, over their deviation; as in Jarrett et al., 2009), by normalised
-correlation with the best small shift: first coarsely against everything, then closely against the
-best few.
+detector cut them out, by a few pixels of position. Therefore local contrast is compared (each pixel
+minus the mean of its surroundings, divided by their deviation; as in Jarrett et al., 2009), by
+normalised correlation at the best small shift: first all pictures coarsely, then the best few
+closely.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from torch.nn import functional as F
 from fer_batch.records import Bools, Bytes, Floats, Ints
 
 COMPARED_PX = 48
-"""Pictures are compared at this size, whatever theirs is."""
+"""Pictures of any size are compared at this size."""
 COARSE_PX = 12
 COARSE_SIGMA_PX = 8.0
-COARSE_ALIKE = 0.5
-COARSE_BEST = 8
-"""The coarse look keeps the best eight from this correlation on: of 1,837 training pictures of FER+
-whose copy any of seven coarse looks found, it keeps the copy of 1,822."""
+COARSE_CORRELATION = 0.5
+N_CANDIDATES = 8
+"""The coarse comparison keeps at most eight pictures of at least this correlation. Of the 1,837
+training pictures of FER+ with a copy that one of seven coarse methods found, it keeps 1,822."""
 SIGMA_PX = 3.0
 SHIFT_PX = 3
-SAME_PHOTOGRAPH = 0.7
-"""Correlation from which two pictures are one photograph. Seen on FER+, 48 pairs of each band: from
-0.75 on all are copies, from 0.7 to 0.75 all but 2, from 0.65 to 0.7 about half, below few."""
+FINE_CORRELATION = 0.7
+"""Two pictures of at least this correlation are the same photograph. In FER+, of 48 pairs from each
+range: above 0.75 all are copies, from 0.7 to 0.75 all but 2, from 0.65 to 0.7 about half, below
+few."""
 NOISE = 5.0
-"""Grey levels of deviation that count as none."""
+"""Deviation in grey levels that is treated as noise."""
 BLOCK = 512
 
 
@@ -43,29 +44,29 @@ class Pairs:
     """Rows of pictures that show the same photograph."""
 
     first: Ints
-    """(K,) int64, rows of the one set."""
+    """(K,) int64, rows of the first set."""
     second: Ints
-    """(K,) int64, rows of the other."""
+    """(K,) int64, rows of the second set."""
     is_equal: Bools
-    """(K,): pixel by pixel; False for near-duplicates."""
+    """(K,) true: equal pixel by pixel; false: near-duplicates."""
 
     def __post_init__(self) -> None:
         if not len(self.first) == len(self.second) == len(self.is_equal):
-            raise ValueError("first, second and is_equal must be of as many pairs")
+            raise ValueError("first, second and is_equal must have the same length")
 
     def __len__(self) -> int:
         return len(self.first)
 
 
 def find_pairs(pictures: Bytes, others: Bytes) -> Pairs:
-    """Which pictures also stand, as they are or nearly so or mirrored, among others.
+    """Find pictures that also occur, equal, nearly equal or mirrored, in another set.
 
     Args:
         pictures: (N, S, S) uint8 grey.
         others: (M, S, S) uint8 grey.
 
     Returns:
-        All equal pairs, then the near-duplicate ones: at most 8 for each of `pictures`.
+        All equal pairs, then the near-duplicates: at most 8 for each of `pictures`.
     """
     equal = _equal(pictures, others)
     near = _near(pictures, others)
@@ -96,13 +97,13 @@ def _near(pictures: Bytes, others: Bytes) -> Ints:
     found = {
         (row, other % len(others))
         for row, other in _candidates(coarse, their_coarse)
-        if _likeness(fine[row], their_fine[other]) >= SAME_PHOTOGRAPH
+        if _correlation(fine[row], their_fine[other]) >= FINE_CORRELATION
     }
     return np.array(sorted(found), np.int64).reshape(-1, 2)
 
 
 def _describe(pictures: Bytes) -> tuple[Floats, Bytes]:
-    """Local contrast, coarsely (N, 12, 12), and closely (N, 48, 48) as 128 + 40 times itself."""
+    """Local contrast: coarse (N, 12, 12), and fine (N, 48, 48), stored as 128 + 40 * contrast."""
     coarse = np.empty((len(pictures), COARSE_PX, COARSE_PX), np.float32)
     fine = np.empty((len(pictures), COMPARED_PX, COMPARED_PX), np.uint8)
     for row, picture in enumerate(pictures):
@@ -125,23 +126,23 @@ def _local_contrast(picture: Bytes, sigma_px: float) -> Floats:
 
 
 def _candidates(coarse: Floats, theirs: Floats) -> Iterator[tuple[int, int]]:
-    """Row pairs worth a close look."""
+    """Row pairs to compare closely."""
     columns = _unit(theirs).T
     for start in range(0, len(coarse), BLOCK):
-        likeness = _unit(coarse[start : start + BLOCK]) @ columns
-        best = likeness.topk(min(COARSE_BEST, len(theirs)))
-        for row, rank in (best.values >= COARSE_ALIKE).nonzero().tolist():
+        correlation = _unit(coarse[start : start + BLOCK]) @ columns
+        best = correlation.topk(min(N_CANDIDATES, len(theirs)))
+        for row, rank in (best.values >= COARSE_CORRELATION).nonzero().tolist():
             yield start + row, int(best.indices[row, rank])
 
 
 def _unit(coarse: Floats) -> Tensor:
-    """Rows (N, D) of mean 0 and length 1, or shorter where there is nothing to see."""
+    """Rows (N, D) of mean 0 and length 1; shorter for pictures without contrast."""
     rows = torch.from_numpy(coarse).flatten(1)
     return F.normalize(rows - rows.mean(dim=1, keepdim=True), eps=1)
 
 
-def _likeness(picture: Bytes, other: Bytes) -> float:
-    """Correlation of the middle of one with the best fitting part of the other."""
+def _correlation(picture: Bytes, other: Bytes) -> float:
+    """Correlation of the middle of one picture with the best matching place in the other."""
     middle = slice(2 * SHIFT_PX, -2 * SHIFT_PX)
     around = slice(SHIFT_PX, -SHIFT_PX)
     fit = cv2.matchTemplate(other[around, around], picture[middle, middle], cv2.TM_CCOEFF_NORMED)

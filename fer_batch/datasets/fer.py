@@ -1,15 +1,23 @@
-"""FER2013 (Goodfellow et al., 2013) and its second labelling FER+ (Barsoum et al., 2016)."""
+"""FER2013 (Goodfellow et al., 2013) and FER+, its new labels (Barsoum et al., 2016)."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fer_batch.datasets.files import files_in, table_rows
-from fer_batch.datasets.samples import DatasetError, Samples, Split, demand, from_files, one_hot
+from fer_batch.datasets.files import list_pictures, read_table
+from fer_batch.datasets.samples import (
+    DatasetError,
+    Samples,
+    Split,
+    find_missing,
+    from_files,
+    one_hot,
+)
 from fer_batch.emotions import EMOTIONS, LABEL_SETS
 from fer_batch.records import Bytes, Floats
 
@@ -57,15 +65,15 @@ FERPLUS_FOLDERS: dict[Split, str] = {
 
 
 def fer2013(root: Path, split: Split) -> Samples:
-    """FER2013 as Kaggle's folders ``train|test/<class>/``, or as its original table.
+    """Read FER2013 from Kaggle's folders ``train|test/<class>/`` or from its original table.
 
     Args:
-        root: Folder that holds ``train`` and ``test``; or ``fer2013.csv`` or
-            ``icml_face_data.csv``, or the folder it stands in.
+        root: Folder with ``train`` and ``test``; or ``fer2013.csv`` or ``icml_face_data.csv``, or
+            its folder.
         split: ``train``, ``valid`` (PublicTest) or ``test`` (PrivateTest).
 
     Raises:
-        DatasetError: Neither layout is there, a class is missing or empty, or a row is wrong.
+        DatasetError: Neither layout is there, a folder is missing or empty, or a row is wrong.
     """
     tables = [root / name for name in FER2013_TABLES] if root.is_dir() else [root]
     table = next((path for path in tables if path.is_file()), None)
@@ -77,8 +85,7 @@ def fer2013(root: Path, split: Split) -> Samples:
         raise DatasetError(
             f"{root}: expected FER2013's folders train and test, or {' or '.join(FER2013_TABLES)}"
         )
-    demand(LABEL_SETS["seven"], found.emotions, f"{root}: split {split}")
-    return found
+    return _with_missing(LABEL_SETS["seven"], found, root)
 
 
 def _fer2013_folders(root: Path, split: Split) -> Samples:
@@ -86,7 +93,7 @@ def _fer2013_folders(root: Path, split: Split) -> Samples:
     paths: list[str] = []
     emotions: list[str] = []
     for name, emotion in FER2013_FOLDERS.items():
-        for path in files_in(root / folder / name):
+        for path in list_pictures(root / folder / name):
             usage = path.name.split("_")[0]
             if usage not in FER2013_FOLDER_USAGES[folder]:
                 expected = " or ".join(FER2013_FOLDER_USAGES[folder])
@@ -101,7 +108,7 @@ def _fer2013_table(table: Path, split: Split) -> Samples:
     paths: list[str] = []
     emotions: list[str] = []
     pixels: list[Bytes] = []
-    rows = table_rows(table, ("emotion", "pixels", "Usage"))
+    rows = read_table(table, ("emotion", "pixels", "Usage"))
     for number, (place, row) in enumerate(rows):
         _check_usage(row, place)
         if row["Usage"] != USAGE[split]:
@@ -129,18 +136,18 @@ def _fer2013_pixels(text: str, place: str) -> Bytes:
 
 
 def ferplus(root: Path, split: Split) -> Samples:
-    """FER+: FER2013's pictures, each with ten votes, by the paper's majority protocol.
+    """Read FER+ by the majority protocol of its paper: FER2013's pictures, each with ten votes.
 
-    Single votes are dropped as outliers; a picture counts when one emotion has more than half of
-    what remains and that is neither ``unknown`` nor ``NF``. Targets are the shares of votes among
-    the eight emotions.
+    Single votes are ignored as outliers. A picture is used if one emotion, not ``unknown`` or
+    ``NF`` (not a face), has more than half of the other votes. Targets are the shares of the votes
+    among the eight emotions.
 
     Args:
         root: Folder with ``fer2013new.csv`` and the folders ``FER2013Train|Valid|Test``.
         split: ``train``, ``valid`` (PublicTest) or ``test`` (PrivateTest).
 
     Raises:
-        DatasetError: The table or a picture is missing, or a column or an emotion is.
+        DatasetError: The table, a column or a picture is missing.
     """
     table = root / "fer2013new.csv"
     if not table.is_file():
@@ -148,7 +155,7 @@ def ferplus(root: Path, split: Split) -> Samples:
     paths: list[str] = []
     targets: list[Floats] = []
     dropped: Counter[str] = Counter()
-    for place, row in table_rows(table, ("Usage", "Image name", *FERPLUS_COLUMNS)):
+    for place, row in read_table(table, ("Usage", "Image name", *FERPLUS_COLUMNS)):
         _check_usage(row, place)
         if row["Usage"] != USAGE[split]:
             continue
@@ -168,12 +175,16 @@ def ferplus(root: Path, split: Split) -> Samples:
         targets=np.reshape(targets, (-1, len(EMOTIONS))),
         dropped=dropped,
     )
-    demand(EMOTIONS, found.emotions, f"{root}: split {split}")
-    return found
+    return _with_missing(EMOTIONS, found, root)
+
+
+def _with_missing(classes: Sequence[str], samples: Samples, root: Path) -> Samples:
+    missing = find_missing(classes, samples.emotions, f"{root}: split {samples.split}")
+    return replace(samples, missing_classes=missing)
 
 
 def _votes(row: Mapping[str, str], place: str) -> dict[str, int]:
-    """Votes by label, single ones dropped."""
+    """Votes by label, without single ones."""
     try:
         votes = {label: int(row[column]) for column, label in FERPLUS_COLUMNS.items()}
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Folders, tables and names of emotions, as readers of data sets meet them."""
+"""Reading of folders, tables and names of emotions, for all readers of data sets."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ALIASES = {
     "fearful": "fear",
     "afraid": "fear",
 }
-"""What emotions are called in names of folders and in tables; case does not matter."""
+"""Names of emotions in folders and tables, in any case, and ours."""
 
-NOT_DATA = frozenset({"Thumbs.db", "desktop.ini"})
-"""Files that operating systems put beside pictures."""
+SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini"})
+"""Files that operating systems create beside pictures."""
 
 
-def emotion_named(name: str, where: object) -> str:
-    """The emotion that a data set's own name means.
+def parse_emotion(name: str, where: object) -> str:
+    """The emotion that a data set calls by this name; `where` is for the message.
 
     Raises:
-        DatasetError: It is not a name of an emotion.
+        DatasetError: The name is not known.
     """
     emotion = ALIASES.get(name.strip().lower())
     if emotion is None:
@@ -40,26 +40,26 @@ def emotion_named(name: str, where: object) -> str:
     return emotion
 
 
-def visible(folder: Path) -> list[Path]:
-    """What stands in a folder, sorted, without what operating systems hide there.
+def list_folder(folder: Path) -> list[Path]:
+    """Files and folders in a folder, sorted, without hidden and system files.
 
     Raises:
-        DatasetError: It is not a folder that can be read.
+        DatasetError: The folder cannot be read.
     """
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise DatasetError(f"{folder}: expected a folder: {error.strerror}") from error
-    return [path for path in entries if path.name[0] != "." and path.name not in NOT_DATA]
+    return [path for path in entries if path.name[0] != "." and path.name not in SYSTEM_FILES]
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The files of a folder that should hold pictures and nothing else.
+def list_pictures(folder: Path) -> list[Path]:
+    """The files of a folder that should contain only pictures.
 
     Raises:
-        DatasetError: It is empty, or holds a folder.
+        DatasetError: The folder is empty or contains a folder.
     """
-    files = visible(folder)
+    files = list_folder(folder)
     if not files:
         raise DatasetError(f"{folder}: expected pictures, found an empty folder")
     for path in files:
@@ -68,8 +68,8 @@ def files_in(folder: Path) -> list[Path]:
     return files
 
 
-def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV file as (place for messages, values by column name).
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a CSV file, each as its place for messages and its values by column name.
 
     Raises:
         DatasetError: The file cannot be read, a column is missing, or a row is too short.
@@ -79,10 +79,10 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
             reader = csv.DictReader(source, skipinitialspace=True)
             found = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = found
-            lacking = sorted(set(columns) - set(found))
-            if lacking:
+            missing = sorted(set(columns) - set(found))
+            if missing:
                 raise DatasetError(
-                    f"{path}: columns missing: {', '.join(lacking)}; there are: {', '.join(found)}"
+                    f"{path}: columns missing: {', '.join(missing)}; there are: {', '.join(found)}"
                 )
             for row in reader:
                 place = f"{path}, line {reader.line_num}"

@@ -1,4 +1,4 @@
-"""What a data set holds, as tables: how many pictures of each emotion, and which stand twice."""
+"""Tables about a data set: how many pictures it has of each emotion, and its duplicates."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from fer_batch.datasets.pictures import Data
 from fer_batch.emotions import EMOTIONS
 
 
-def counts(data: Data) -> pd.DataFrame:
-    """Pictures by most likely emotion and split (Table 3 of the source project).
+def count_pictures(data: Data) -> pd.DataFrame:
+    """Count pictures by most likely emotion and split (Table 3 of the source project).
 
     Returns:
-        int64, one row per emotion of the data set, in EMOTIONS order, and ``total``; one column
-        per split.
+        int64, one row per emotion of any split, in EMOTIONS order, and ``total``; one column per
+        split.
     """
-    columns = [EMOTIONS.index(emotion) for emotion in data.classes]
     table = pd.DataFrame(
         {
-            split: np.bincount(pictures.targets.argmax(axis=1), minlength=len(EMOTIONS))[columns]
+            split: np.bincount(pictures.targets.argmax(axis=1), minlength=len(EMOTIONS))
             for split, pictures in data.pictures.items()
         },
-        index=pd.Index(data.classes, name="emotion"),
+        index=pd.Index(EMOTIONS, name="emotion"),
     )
+    table = table[table.any(axis=1) | table.index.isin(data.classes)]
     table.loc["total"] = table.sum()
     return table
 
 
-def duplicates(data: Data) -> pd.DataFrame:
-    """Pictures that stand in two splits, and those that one split gives two emotions.
+def list_duplicates(data: Data) -> pd.DataFrame:
+    """List pictures that occur in two splits, or in one split with two emotions.
 
     Args:
-        data: Loaded without dropping the duplicates; at 48 px, what is near is what `load_data`
-            drops.
+        data: Loaded without dropping the duplicates. With pictures of 48 px, the near-duplicates
+            are those that `load_data` drops.
 
     Returns:
         One row per pair: ``path``, ``split``, ``emotion``, ``other_path``, ``other_split``,
-        ``other_emotion`` and ``kind``, which is ``equal`` (pixel by pixel) or ``near``. Pairs of
-        one split with one emotion are left out.
+        ``other_emotion`` and ``kind``, which is ``equal`` (pixel by pixel) or ``near``. Pairs
+        within one split that have the same emotion are left out.
     """
     listed = pd.concat(
         [
@@ -60,7 +60,7 @@ def duplicates(data: Data) -> pd.DataFrame:
     first, second = (listed.loc[row].reset_index(drop=True) for row in rows)
     table = first.join(second.add_prefix("other_"))
     table["kind"] = np.where(pairs.is_equal, "equal", "near")
-    across = table["split"] != table["other_split"]
-    at_odds = table["emotion"] != table["other_emotion"]
-    reported: pd.DataFrame = table[across | at_odds]
+    other_split = table["split"] != table["other_split"]
+    other_emotion = table["emotion"] != table["other_emotion"]
+    reported: pd.DataFrame = table[other_split | other_emotion]
     return reported.drop_duplicates(ignore_index=True)

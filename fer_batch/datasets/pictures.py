@@ -1,4 +1,4 @@
-"""All pictures of a data set in memory, as training and evaluation take them."""
+"""All pictures of a data set in memory, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fer_batch.datasets import SPLITS, DatasetError, Samples, Split, read_sample
 from fer_batch.datasets.duplicates import COMPARED_PX, find_pairs
 from fer_batch.emotions import EMOTIONS, LABEL_SETS, LabelSet
 from fer_batch.records import Bools, Bytes, Floats
+from fer_batch.storage import urls
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Pictures:
     """The pictures of one split, in memory."""
 
     paths: tuple[str, ...]
-    """POSIX, relative to the data set's root."""
+    """POSIX paths, relative to the root of the data set."""
     pixels: Bytes
     """(N, S, S) uint8 grey."""
     targets: Floats
@@ -53,7 +54,7 @@ class Pictures:
         return len(self.paths)
 
     def where(self, keep: Bools) -> Pictures:
-        """Those pictures for which `keep` (N,) is true."""
+        """Only the pictures for which `keep` (N,) is true."""
         paths = tuple(path for path, stays in zip(self.paths, keep, strict=True) if stays)
         return Pictures(paths, self.pixels[keep], self.targets[keep])
 
@@ -65,14 +66,16 @@ class Data:
     dataset: str
     pictures: Mapping[Split, Pictures]
     dropped: Mapping[str, int]
-    """Training pictures left out, by reason."""
+    """Number of training pictures that were left out, by reason."""
+    missing_classes: tuple[str, ...] = ()
+    """A message for each split that has no picture of an emotion that it should have."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Emotions that the pictures of train, or of all splits without it, may show, in order."""
+        """Emotions in the targets of ``train``, or of all splits if it is not loaded, in order."""
         loaded = self.pictures
-        deciding = [loaded["train"]] if "train" in loaded else list(loaded.values())
-        shares = sum(pictures.targets.sum(axis=0) for pictures in deciding)
+        counted = [loaded["train"]] if "train" in loaded else list(loaded.values())
+        shares = sum(pictures.targets.sum(axis=0) for pictures in counted)
         return tuple(np.array(EMOTIONS)[shares > 0].tolist())
 
 
@@ -84,28 +87,37 @@ def load_data(
     labels: LabelSet | None = None,
     splits: Sequence[Split] = SPLITS,
     drop_duplicates: bool = True,
+    allow_missing_classes: bool = False,
 ) -> Data:
     """Read a data set into memory.
 
     Args:
         dataset: Name of a reader.
-        root: Where the data set is, or a file that `pack` wrote.
+        root: Folder of the data set, or a file that `pack` wrote.
         size_px: Side of the pictures; others are resized.
         labels: Pictures whose most likely emotion is not in this set are dropped, and the other
-            targets are renormalised over it; None takes all.
-        splits: Which to read.
-        drop_duplicates: Whether training pictures that also stand, equal or nearly so, in one of
-            the other `splits` are dropped.
+            targets are renormalised over it; None keeps all.
+        splits: Splits to read.
+        drop_duplicates: Drop training pictures that also occur, equal or nearly so, in one of the
+            other `splits`.
+        allow_missing_classes: Accept a split that has no picture of one of its emotions.
 
     Raises:
         ConfigError: There is no such data set.
-        DatasetError: It is not as it should be, or a picture cannot be read.
+        DatasetError: The data set is not as expected, or a picture cannot be read.
     """
     find_duplicates = drop_duplicates and "train" in splits and len(splits) > 1
     if root.suffix == PACKED_SUFFIX:
         stored = _read_packed(dataset, root, splits, size_px)
     else:
-        stored = _read_root(dataset, root, splits, size_px, find_duplicates=find_duplicates)
+        stored = _read_root(
+            dataset,
+            root,
+            splits,
+            size_px,
+            find_duplicates=find_duplicates,
+            allow_missing_classes=allow_missing_classes,
+        )
     pictures, dropped = dict(stored.pictures), dict(stored.dropped)
     if find_duplicates:
         duplicates = np.max(list(stored.duplicates.values()), axis=0)
@@ -114,18 +126,19 @@ def load_data(
         dropped["near-duplicate in a held-out split"] = int((duplicates == NEAR).sum())
     if labels:
         for split, before in pictures.items():
-            pictures[split] = _within(before, labels)
+            pictures[split] = _keep_labels(before, labels)
             if not len(pictures[split]):
-                raise DatasetError(f"{root}: split {split} shows none of {LABEL_SETS[labels]}")
+                expected = ", ".join(LABEL_SETS[labels])
+                raise DatasetError(f"{root}: split {split} has no picture of {expected}")
             if split == "train":
                 dropped["not one of the emotions"] = len(before) - len(pictures[split])
     dropped = {reason: n for reason, n in dropped.items() if n}
     logger.info("%s: left out of the training pictures: %s", dataset, dropped)
-    return Data(dataset, pictures, dropped)
+    return Data(dataset, pictures, dropped, stored.missing_classes)
 
 
 def fingerprint(data: Data) -> str:
-    """Of all that a training sees: emotions, pictures and targets."""
+    """Hash of everything that a training sees: emotions, pictures and targets."""
     content = hashlib.blake2b(repr(data.classes).encode(), digest_size=16)
     for split, pictures in data.pictures.items():
         content.update(split.encode())
@@ -134,20 +147,20 @@ def fingerprint(data: Data) -> str:
 
 
 def pack(dataset: str, root: Path, path: Path, *, size_px: int) -> None:
-    """Write all pictures and targets of a data set to one file that `load_data` reads.
+    """Write all pictures and targets of a data set to one file that `load_data` reads quickly.
 
-    Nothing is dropped but what the reader drops, and the duplicates are found here once and for
-    all, so that `load_data` gives of the file, quickly, what it gives of `root`.
+    Only what the reader drops is dropped. Duplicates are searched here and stored, so that
+    `load_data` returns the same from the file as from `root`.
 
     Args:
         dataset: Name of a reader.
-        root: Where the data set is.
-        path: The file to write, ``*.safetensors``; it is complete or not there.
-        size_px: Side of the pictures in the file: best their own.
+        root: Folder of the data set.
+        path: File to write, ``*.safetensors``; it never exists in part.
+        size_px: Side of the pictures in the file, best their original one.
 
     Raises:
         ConfigError: There is no such data set.
-        DatasetError: It is not as it should be, or the file cannot be written.
+        DatasetError: The data set is not as expected, or the file cannot be written.
     """
     if path.suffix != PACKED_SUFFIX:
         raise DatasetError(f"{path}: the name of a packed data set ends in {PACKED_SUFFIX}")
@@ -165,46 +178,54 @@ def pack(dataset: str, root: Path, path: Path, *, size_px: int) -> None:
         "dropped": json.dumps(stored.dropped),
         "paths": json.dumps(paths),
     }
-    temporary = path.with_name(f".{path.name}.fer-batch-tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(tensors, metadata))
-        temporary.replace(path)
+        urls.write(path, save(tensors, metadata))
     except OSError as error:
         raise DatasetError(f"{path}: cannot be written: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stored:
-    """What is stored of some splits."""
+    """Some splits of a data set before duplicates and labels are dropped."""
 
     pictures: Mapping[Split, Pictures]
     dropped: Mapping[str, int]
-    """Training pictures that the reader left out, by reason."""
+    """Number of training pictures that the reader left out, by reason."""
     duplicates: Mapping[Split, Bytes]
-    """By held-out split, for each training picture whether it stands there too: 0, NEAR, EQUAL."""
+    """By held-out split, whether each training picture also occurs in it: 0, NEAR or EQUAL."""
+    missing_classes: tuple[str, ...] = ()
 
 
 def _read_root(
-    dataset: str, root: Path, splits: Sequence[Split], size_px: int, *, find_duplicates: bool
+    dataset: str,
+    root: Path,
+    splits: Sequence[Split],
+    size_px: int,
+    *,
+    find_duplicates: bool,
+    allow_missing_classes: bool = False,
 ) -> _Stored:
     pictures: dict[Split, Pictures] = {}
     compared: dict[Split, Bytes] = {}
     dropped: Mapping[str, int] = {}
-    # Compared in one size, so that what is dropped does not depend on the size that is asked.
+    missing: list[str] = []
+    # Duplicates are compared in one fixed size, so that they do not depend on `size_px`.
     sizes_px = (size_px, COMPARED_PX) if find_duplicates else (size_px,)
     for split in splits:
-        samples = read_samples(dataset, root, split)
+        samples = read_samples(dataset, root, split, allow_missing_classes=allow_missing_classes)
+        missing += samples.missing_classes
         resized = _resized(_images(samples), len(samples), *sizes_px)
         pictures[split] = Pictures(samples.paths, resized[0], samples.targets)
         compared[split] = resized[-1]
         if split == "train":
             dropped = samples.dropped
-    return _Stored(pictures, dropped, _find_duplicates(compared) if find_duplicates else {})
+    duplicates = _find_duplicates(compared) if find_duplicates else {}
+    return _Stored(pictures, dropped, duplicates, tuple(dict.fromkeys(missing)))
 
 
 def _images(samples: Samples) -> Iterator[Image.Image]:
-    """Grey, in their own sizes."""
+    """The pictures in grey, in their original sizes."""
     if samples.pixels is not None:
         yield from map(Image.fromarray, samples.pixels)
         return
@@ -242,7 +263,7 @@ def _read_packed(dataset: str, path: Path, splits: Sequence[Split], size_px: int
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != PACKED_FORMAT:
-                raise DatasetError(f"{path}: not packed by this version: pack the data set anew")
+                raise DatasetError(f"{path}: packed by another version: pack the data set again")
             if metadata["dataset"] != dataset:
                 raise DatasetError(
                     f"{path}: expected the packed data set {dataset}, found {metadata['dataset']}"
@@ -266,8 +287,8 @@ def _read_packed(dataset: str, path: Path, splits: Sequence[Split], size_px: int
     return _Stored(pictures, json.loads(metadata["dropped"]), duplicates)
 
 
-def _within(pictures: Pictures, labels: LabelSet) -> Pictures:
-    """Those pictures whose most likely emotion is in the label set, with targets over it."""
+def _keep_labels(pictures: Pictures, labels: LabelSet) -> Pictures:
+    """Only pictures whose most likely emotion is in the label set, with targets over that set."""
     n = len(LABEL_SETS[labels])
     kept = pictures.where(pictures.targets.argmax(axis=1) < n)
     targets = np.where(np.arange(len(EMOTIONS)) < n, kept.targets, 0)

@@ -1,12 +1,12 @@
-"""RAF-DB, basic emotions (Li et al., 2017): the official layout, and flat folders with a table."""
+"""RAF-DB, basic emotions (Li et al., 2017): the official layout, or flat folders with a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from fer_batch.datasets.files import emotion_named, files_in, table_rows
-from fer_batch.datasets.samples import DatasetError, Labelled, Samples, Split, select
+from fer_batch.datasets.files import list_pictures, parse_emotion, read_table
+from fer_batch.datasets.samples import DatasetError, LabelledPicture, Samples, Split, select_split
 from fer_batch.emotions import LABEL_SETS
 
 OFFICIAL_CODES = {
@@ -31,27 +31,27 @@ FLAT_CODES = {
 
 
 def rafdb(root: Path, split: Split) -> Samples:
-    """RAF-DB as it is published: aligned pictures and ``list_patition_label.txt``.
+    """Read RAF-DB as it is published: aligned pictures and ``list_patition_label.txt``.
 
-    A tenth of the official training pictures, by file name, are ``valid``.
+    A tenth of the official training pictures, by file name, become ``valid``.
 
     Args:
         root: Folder with ``Image/aligned/train_00001_aligned.jpg`` and so on, and with
-            ``list_patition_label.txt`` in itself or in ``EmoLabel``.
-        split: Which split.
+            ``list_patition_label.txt`` or ``EmoLabel/list_patition_label.txt``.
+        split: Split to read.
 
     Raises:
-        DatasetError: The table is missing or wrong, a picture is missing, or an emotion has none.
+        DatasetError: The table is missing or wrong, or a picture is missing.
     """
     tables = [root / "EmoLabel" / OFFICIAL_TABLE, root / OFFICIAL_TABLE]
     table = next((path for path in tables if path.is_file()), None)
     if table is None:
         raise DatasetError(f"{root}: expected RAF-DB's {OFFICIAL_TABLE}, here or in EmoLabel")
     pictures = list(_official(table))
-    return select("rafdb", root, split, pictures, classes=LABEL_SETS["seven"])
+    return select_split("rafdb", root, split, pictures, classes=LABEL_SETS["seven"])
 
 
-def _official(table: Path) -> Iterator[Labelled]:
+def _official(table: Path) -> Iterator[LabelledPicture]:
     for number, line in enumerate(
         table.read_text(encoding="utf-8", errors="replace").splitlines(), 1
     ):
@@ -59,7 +59,7 @@ def _official(table: Path) -> Iterator[Labelled]:
             case [name, code] if code in OFFICIAL_CODES and name.startswith(("train_", "test_")):
                 path = f"Image/aligned/{Path(name).stem}_aligned.jpg"
                 own: Split = "train" if name.startswith("train_") else "test"
-                yield Labelled(path, OFFICIAL_CODES[code], name, own)
+                yield LabelledPicture(path, OFFICIAL_CODES[code], name, own)
             case []:
                 pass
             case _:
@@ -70,26 +70,26 @@ def _official(table: Path) -> Iterator[Labelled]:
 
 
 def rafdb_flat(root: Path, split: Split) -> Samples:
-    """Flat folders of pictures ``name_emotion.jpg`` with a table ``name,label``, as for GiMeFive.
+    """Read flat folders of pictures ``name_emotion.jpg`` with a table ``name,label`` (GiMeFive's).
 
-    The labels are 0 to 5: happiness, surprise, sadness, anger, disgust, fear. Beside a folder
-    ``test``, a tenth of ``train`` is ``valid``; pictures without one are divided 80/10/10; both by
-    file name.
+    The labels are 0 to 5: happiness, surprise, sadness, anger, disgust, fear. If there is a folder
+    ``test``, a tenth of ``train`` becomes ``valid``, else all pictures are divided 80/10/10, both
+    by file name.
 
     Args:
         root: Folder with ``train`` and ``test``, or with one of them, or with the pictures
-            themselves. The table of a folder stands in it as its only CSV file, or beside it as
+            themselves. The table of a folder is the only CSV file in it, or beside it
             ``train_labels.csv`` or ``test_labels.csv``.
-        split: Which split.
+        split: Split to read.
 
     Raises:
-        DatasetError: A table is missing, a picture is in the folder or in the table only, the
-            label and the end of the file name say different emotions, or an emotion has no picture.
+        DatasetError: A table is missing, a picture is only in the folder or only in the table, or
+            the label and the end of the file name are different emotions.
     """
     folders = [root / name for name in ("train", "test") if (root / name).is_dir()]
     official = root / "test" in folders
     pictures = [
-        Labelled(
+        LabelledPicture(
             path.relative_to(root).as_posix(),
             emotion,
             path.name,
@@ -98,7 +98,7 @@ def rafdb_flat(root: Path, split: Split) -> Samples:
         for folder in folders or [root]
         for path, emotion in _flat(root, folder)
     ]
-    return select("rafdb-flat", root, split, pictures, classes=LABEL_SETS["six"])
+    return select_split("rafdb-flat", root, split, pictures, classes=LABEL_SETS["six"])
 
 
 def _flat(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
@@ -109,22 +109,22 @@ def _flat(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
             f"{folder}: expected one CSV table in it, or {folder.name}_labels.csv beside it, "
             f"found {len(tables)} tables"
         )
-    files = {path.name: path for path in files_in(folder) if path not in tables}
+    files = {path.name: path for path in list_pictures(folder) if path not in tables}
     files |= {path.stem: path for path in files.values()}
     labelled = set()
-    for place, row in table_rows(tables[0], ("name", "label")):
+    for place, row in read_table(tables[0], ("name", "label")):
         path, emotion = files.get(row["name"]), FLAT_CODES.get(row["label"])
         if path is None or emotion is None:
             raise DatasetError(
                 f"{place}: expected the name of a picture in {folder} and a label from 0 to 5, "
                 f"found {row['name']!r} and {row['label']!r}"
             )
-        if emotion_named(path.stem.rpartition("_")[2], path) != emotion:
+        if parse_emotion(path.stem.rpartition("_")[2], path) != emotion:
             raise DatasetError(
-                f"{place}: label {row['label']} is {emotion}, {path.name} says other"
+                f"{place}: label {row['label']} is {emotion}, but the file is named {path.name}"
             )
         labelled.add(path)
         yield path, emotion
-    without = sorted(set(files.values()) - labelled)
-    if without:
-        raise DatasetError(f"{tables[0]}: {len(without)} pictures are not in it: {without[0]}")
+    unlabelled = sorted(set(files.values()) - labelled)
+    if unlabelled:
+        raise DatasetError(f"{tables[0]}: lacks {len(unlabelled)} pictures: {unlabelled[0]}, ...")

@@ -1,7 +1,7 @@
-"""What every reader of a data set gives: the pictures of one split and what they show.
+"""What every reader of a data set returns: the pictures of one split and their labels.
 
-Splits that a data set does not have are made from a hash of the person, so that nobody stands in
-two of them; where the person is not known, of the file name. They are the same on every machine.
+Splits that a data set does not have are made from a hash of the person, so that nobody is in two of
+them, or of the file name where the person is not known. They are the same on every machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,19 +29,21 @@ class DatasetError(FerError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """The pictures of one split and what they show."""
+    """The pictures of one split and their labels."""
 
-    name: str
+    dataset: str
     split: Split
     root: Path
     paths: tuple[str, ...]
-    """POSIX, relative to `root`."""
+    """POSIX paths, relative to `root`."""
     targets: Floats
     """(N, 8) float32 in EMOTIONS order, rows sum to 1: one-hot, or shares of votes."""
     dropped: Mapping[str, int]
-    """What was left out, by reason."""
+    """Number of pictures that were left out, by reason."""
     pixels: Bytes | None = None
-    """(N, S, S) uint8 grey, where the table of the labels holds the pictures themselves."""
+    """(N, S, S) uint8 grey, where the table of labels contains the pictures."""
+    missing_classes: tuple[str, ...] = ()
+    """A message for each split that has no picture of an emotion that it should have."""
 
     def __post_init__(self) -> None:
         shape = (len(self.paths), len(EMOTIONS))
@@ -64,77 +66,79 @@ class Samples:
 
     @property
     def emotions(self) -> frozenset[str]:
-        """The emotions that are the most likely one of some picture."""
+        """Emotions that are the most likely one of at least one picture."""
         return frozenset(EMOTIONS[column] for column in self.targets.argmax(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """One picture as a reader finds it."""
+class LabelledPicture:
+    """One picture of a data set that gives each picture one emotion."""
 
     path: str
-    """POSIX, relative to the root."""
+    """POSIX path, relative to the root."""
     emotion: str
     person: str
-    """Whom it shows; the file name where that is not known."""
+    """The person shown; the file name where that is not known."""
     split: Split | None = None
-    """The official one; None where the data set has none."""
+    """Official split; None where the data set has none."""
 
 
-def select(
-    name: str,
+def select_split(
+    dataset: str,
     root: Path,
     split: Split,
-    pictures: Sequence[Labelled],
+    pictures: Sequence[LabelledPicture],
     *,
     classes: Sequence[str] = (),
     dropped: Mapping[str, int] | None = None,
 ) -> Samples:
-    """The pictures of one split of a data set that gives each picture one emotion.
+    """Select the pictures of one split.
 
-    A data set without official splits is divided 80/10/10 by person; one with ``train`` but
-    without ``valid`` gives a tenth of the persons of ``train`` to ``valid``.
+    A data set without official splits is divided 80/10/10 by person. If it has ``train`` but not
+    ``valid``, a tenth of the persons of ``train`` become ``valid``.
 
     Args:
-        name: Of the data set.
-        root: What the pictures' paths are relative to.
-        split: Which split.
-        pictures: All of the data set.
-        classes: Emotions that each official split must show.
-        dropped: What the reader left out of this split, by reason.
+        dataset: Name of the data set.
+        root: Folder that the paths of the pictures are relative to.
+        split: Split to select.
+        pictures: All pictures of the data set.
+        classes: Emotions that each official split should show.
+        dropped: Number of pictures that the reader left out of this split, by reason.
 
     Raises:
-        DatasetError: The split is empty, an official one lacks a class, or a picture is missing or
-            listed twice.
+        DatasetError: The split is empty, or a picture is missing or listed twice.
     """
     official = {picture.split for picture in pictures}
     chosen = []
     for picture in pictures:
         own = picture.split
         if own is None or (own == "train" and "valid" not in official):
-            own = divide(picture.person, test_is_given=own is not None)
+            own = assign_split(picture.person, has_test=own is not None)
         if own == split:
             chosen.append(picture)
+    missing: list[str] = []
     for given in official:
         emotions = {picture.emotion for picture in pictures if picture.split == given}
-        demand(classes, emotions, f"{root}: {name}" + (f", split {given}" if given else ""))
-    return from_files(
-        name,
+        where = f"{root}: {dataset}" + (f", split {given}" if given else "")
+        missing += find_missing(classes, emotions, where)
+    samples = from_files(
+        dataset,
         root,
         split,
         paths=[picture.path for picture in chosen],
         targets=one_hot([picture.emotion for picture in chosen]),
         dropped=dropped or {},
     )
+    return replace(samples, missing_classes=tuple(missing))
 
 
-def divide(person: str, *, test_is_given: bool = False) -> Split:
-    """The split of a person: 80/10/10, or 90/10 where the test split is given."""
+def assign_split(person: str, *, has_test: bool = False) -> Split:
+    """The split of a person: 80/10/10, or 90/10 where the data set has a test split."""
     digest = hashlib.blake2b(person.encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
-    if place < (0.9 if test_is_given else 0.8):
+    if place < (0.9 if has_test else 0.8):
         return "train"
-    return "valid" if test_is_given or place < 0.9 else "test"
+    return "valid" if has_test or place < 0.9 else "test"
 
 
 def one_hot(emotions: Sequence[str]) -> Floats:
@@ -144,7 +148,7 @@ def one_hot(emotions: Sequence[str]) -> Floats:
 
 
 def from_files(
-    name: str,
+    dataset: str,
     root: Path,
     split: Split,
     *,
@@ -152,34 +156,29 @@ def from_files(
     targets: Floats,
     dropped: Mapping[str, int],
 ) -> Samples:
-    """Samples whose pictures are files, each there and listed once.
+    """Samples whose pictures are files; each must exist and be listed once.
 
     Raises:
-        DatasetError: There are none, or one is missing or listed twice.
+        DatasetError: There are no pictures, or one is missing or listed twice.
     """
     if not paths:
-        raise DatasetError(f"{root}: no pictures of {name}, split {split}")
+        raise DatasetError(f"{root}: no pictures of {dataset}, split {split}")
     path, times = Counter(paths).most_common(1)[0]
     if times > 1:
-        raise DatasetError(f"{root}: {name} lists {path} {times} times, split {split}")
+        raise DatasetError(f"{root}: {dataset} lists {path} {times} times, split {split}")
     missing = [path for path in paths if not (root / path).is_file()]
     if missing:
         raise DatasetError(
-            f"{root}: {len(missing)} of {len(paths)} pictures of {name}, split {split}, "
+            f"{root}: {len(missing)} of {len(paths)} pictures of {dataset}, split {split}, "
             f"are missing, the first is {missing[0]}"
         )
-    return Samples(name, split, root, tuple(paths), targets, dropped)
+    return Samples(dataset, split, root, tuple(paths), targets, dropped)
 
 
-def demand(classes: Sequence[str], found: Collection[str], where: str) -> None:
-    """Check that every class has a picture.
-
-    Raises:
-        DatasetError: A class has none.
-    """
-    lacking = [emotion for emotion in classes if emotion not in found]
-    if lacking:
-        raise DatasetError(
-            f"{where}: expected pictures of {', '.join(classes)}; "
-            f"there are none of {', '.join(lacking)}"
-        )
+def find_missing(classes: Sequence[str], found: Collection[str], where: str) -> tuple[str, ...]:
+    """A message about the classes that have no picture, if there are any."""
+    missing = [emotion for emotion in classes if emotion not in found]
+    if not missing:
+        return ()
+    expected, none = ", ".join(classes), ", ".join(missing)
+    return (f"{where}: expected pictures of {expected}; there are none of {none}",)

@@ -1,10 +1,10 @@
-"""A long video done in pieces, by any number of processes, and put together again.
+"""Long videos that are done in pieces, by any number of processes, and put together again.
 
-A piece is some of a video's segments, which everyone who opens the file finds the same
-(`fer_batch.media.decode.segments`), so that pieces are planned without opening it: a file whose
-`MediaFile.piece` is set goes through `fer_batch.pipeline.process` as any other. What is found in a
-frame does not depend on other frames; tracks do. So a piece is stored without tracks, with what
-tells its cuts, and joining follows the faces anew. See docs/decisions/0016-pieces.md.
+A piece is a range of a video's segments, which are the same for everyone who opens the file
+(`fer_batch.media.decode.segments`). A file whose `MediaFile.piece` is set goes through
+`fer_batch.pipeline.process` like any other. What is found in a frame does not depend on other
+frames; only tracks do. So a piece is stored with its cuts, and when pieces are joined the faces are
+tracked again, through the whole video. See docs/decisions/0016-pieces.md.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from fer_batch.config import Config
-from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import DecodeError, FerError, StoreError
 from fer_batch.faces.tracking import CutDetector, Tracker
-from fer_batch.pipeline.collector import Ending
+from fer_batch.pipeline.collector import FileOutcome
 from fer_batch.pipeline.manifest import media_row
 from fer_batch.pipeline.plan import Plan
 from fer_batch.records import (
@@ -37,33 +37,20 @@ from fer_batch.records import (
     Piece,
 )
 from fer_batch.results import store
+from fer_batch.results.columns import TABLES
 from fer_batch.results.parquet import TableFile, reading, writing
 from fer_batch.storage import urls
 
-BATCH_FRAMES = 1024
-"""Frames of a piece that are read together when pieces are joined."""
-
-_TAIL = b"fer_batch.piece"
-_BOX, _POINTS, _PROBS = (pa.list_(pa.float32(), size) for size in (4, 10, len(EMOTIONS)))
-_FACE = pa.struct(
-    [("box_px", _BOX), ("score", pa.float32()), ("points_px", _POINTS), ("probs", _PROBS)]
-)
-_FRAMES = pa.schema(
-    [
-        ("frame_index", pa.int64()),
-        ("pts_s", pa.float64()),
-        ("is_damaged", pa.bool_()),
-        ("faces", pa.list_(_FACE)),
-    ]
-)
+_SUMMARY = b"fer_batch.piece"
+"""Key of a `_Summary` in the metadata of a piece's file."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Tail:
-    """What a piece knows beside its frames; it stands in the metadata of its file."""
+class _Summary:
+    """What joining needs to know of a piece beside the rows of its frames and faces."""
 
-    of: str
-    """File, configuration and piece, by `_name`."""
+    identity: str
+    """File, configuration and piece, from `_identity`."""
     info: MediaInfo | None
     report: DecodeReport | None
     error: str | None
@@ -71,25 +58,26 @@ class _Tail:
     n_faces: int
     seconds: float
     cuts: list[int]
-    """Rows of the frames that begin a new shot."""
+    """Positions, within the piece, of the frames that begin a new shot."""
     first: list[list[float]] | None
-    """Histograms (`CutDetector`) of the first frame; None where there is no frame. So the next."""
+    """Histograms of the first frame (see `CutDetector`); None if the piece has no frame."""
     last: list[list[float]] | None
+    """Histograms of the last frame; None if the piece has no frame."""
 
 
 def can_split(file: MediaFile, config: Config) -> bool:
-    """Whether a file may be done in pieces.
+    """Whether a file can be done in pieces.
 
-    With ``detector.every`` above 1 it may not: the faces of a frame depend on the frames before.
+    With ``detector.every`` above 1 it cannot: the faces of a frame then depend on earlier frames.
     """
     return file.kind == "video" and config.detector.every == 1
 
 
 def is_finished(folder: Path, file: MediaFile) -> bool:
-    """Whether nothing is left to do for a piece.
+    """Whether a piece is done.
 
     Args:
-        folder: Of all pieces of a run.
+        folder: Where all pieces of a run are.
         file: The video, with its `MediaFile.piece`.
     """
     return _path(folder, file).exists() or _joined_mark(folder, file).exists()
@@ -98,13 +86,14 @@ def is_finished(folder: Path, file: MediaFile) -> bool:
 class PieceCollector:
     """Stores pieces of videos, each as a whole or not at all; for `fer_batch.pipeline.process`.
 
-    A piece that is there already is replaced by the same. Leaving the ``with`` block gives up what
-    is not finished.
+    A piece that was done before is replaced. Leaving the ``with`` block removes what is not
+    finished.
 
     Args:
-        folder: Of all pieces of a run, and of nothing else.
-        plan: The work: videos that `can_split`, with their `MediaFile.piece`.
-        before_commit: Called before a piece is put in its place; what it raises prevents it.
+        folder: Where all pieces of a run are, and nothing else.
+        plan: The work: videos that can be split (`can_split`), with their `MediaFile.piece`.
+        before_commit: Called before a piece is put in its place. An exception from it prevents
+            that.
 
     Raises:
         StoreError: From any method, when the folder cannot be written.
@@ -128,38 +117,39 @@ class PieceCollector:
     def append(self, file: MediaFile, result: ChunkResult) -> None:
         """Add the rows of one chunk of a piece that is not finished yet."""
         with writing(self._folder):
-            self._table(file).append(_to_rows(result))
+            self._table(file).append(_merged(result))
 
-    def finish(self, ending: Ending) -> MediaRow:
-        """Put a piece in its place; returns the media row of a file that ends here."""
-        row = ending.row(self._plan)
-        report = ending.outcome if isinstance(ending.outcome, DecodeReport) else None
-        first, last = ending.cuts.first, ending.cuts.last
-        tail = _Tail(
-            of=_name(self._plan, ending.file),
-            info=ending.info,
+    def finish(self, outcome: FileOutcome) -> MediaRow:
+        """Put a finished piece in its place; returns a media row that counts only this piece."""
+        row = outcome.row(self._plan)
+        report = outcome.report if isinstance(outcome.report, DecodeReport) else None
+        first, last = outcome.cuts.first, outcome.cuts.last
+        summary = _Summary(
+            identity=_identity(self._plan, outcome.file),
+            info=outcome.info,
             report=report,
             error=None if report else row.error,
-            n_faces=ending.n_faces,
-            seconds=ending.seconds,
-            cuts=ending.cuts.found,
+            n_faces=outcome.n_faces,
+            seconds=outcome.seconds,
+            cuts=outcome.cuts.found,
             first=None if first is None else first.tolist(),
             last=None if last is None else last.tolist(),
         )
         with writing(self._folder):
-            table = self._table(ending.file)
-            table.parquet.add_key_value_metadata({_TAIL: TypeAdapter(_Tail).dump_json(tail)})
+            table = self._table(outcome.file)
+            content = TypeAdapter(_Summary).dump_json(summary)
+            table.parquet.add_key_value_metadata({_SUMMARY: content})
             table.commit(self._before_commit)
         return row
 
     def close(self) -> None:
-        """Nothing waits to be put in its place."""
+        """Do nothing: every finished piece is already in its place."""
 
     def _table(self, file: MediaFile) -> TableFile:
         if file not in self._tables:
             path = _path(self._folder, file)
             urls.make_folder(path.parent)
-            self._tables[file] = TableFile(path, _FRAMES)
+            self._tables[file] = TableFile(path, _schema())
         return self._tables[file]
 
 
@@ -172,18 +162,18 @@ def join_pieces(
     *,
     before_commit: Callable[[], None] = lambda: None,
 ) -> None:
-    """Put the pieces of a video into the tables of a run, as if it had been done at once.
+    """Put the pieces of a video into the tables of a run, as if it had been done as a whole.
 
-    The pieces are removed when the video is committed. After a kill at any moment it can be done
-    again; when all is done it does nothing.
+    The pieces are removed after the video is committed. A call that was killed at any moment can be
+    repeated; a call after a complete one does nothing.
 
     Args:
-        plan: Of the run.
+        plan: The plan of the run.
         file: The video.
-        n_pieces: How many pieces it has. All are finished.
+        n_pieces: Number of its pieces, all of which are finished.
         folder: As for `PieceCollector`.
         out: Output folder of the run.
-        before_commit: Called before the video is committed; what it raises prevents it.
+        before_commit: Called before the video is committed. An exception from it prevents that.
 
     Raises:
         StoreError: A piece is missing, damaged, or of another run; or the output cannot be written.
@@ -191,8 +181,8 @@ def join_pieces(
     joined = _joined_mark(folder, file)
     if not joined.exists():
         pieces = [replace(file, piece=Piece(number, n_pieces)) for number in range(n_pieces)]
-        tails = [_read_tail(plan, piece, folder) for piece in pieces]
-        row = _joined_row(plan, file, tails)
+        summaries = [_read_summary(plan, piece, folder) for piece in pieces]
+        row = _joined_row(plan, file, summaries)
         with store.PartWriter(
             out,
             store.part_id([file.media]),
@@ -201,8 +191,8 @@ def join_pieces(
         ) as writer:
             if row.status != "failed":
                 paths = [_path(folder, piece) for piece in pieces]
-                for result in _results(plan, file, tails, paths):
-                    writer.append(result)
+                for frames, faces in _tracked(plan, summaries, paths):
+                    writer.append_rows(frames, faces)
             writer.finish(row)
             writer.commit(before_commit)
         with writing(folder):
@@ -213,96 +203,86 @@ def join_pieces(
                 path.unlink(missing_ok=True)
 
 
-def _joined_row(plan: Plan, file: MediaFile, tails: Sequence[_Tail]) -> MediaRow:
-    """The media row of the whole; the first piece that failed speaks for it."""
-    errors = [FerError(tail.error) for tail in tails if tail.error is not None]
-    if any(tail.info != tails[0].info for tail in tails):
+def _joined_row(plan: Plan, file: MediaFile, pieces: Sequence[_Summary]) -> MediaRow:
+    """The media row of the whole video; if pieces failed, it has the error of the first of them."""
+    errors = [FerError(piece.error) for piece in pieces if piece.error is not None]
+    if any(piece.info != pieces[0].info for piece in pieces):
         errors.append(
             DecodeError(f"{file.path}: the file was changed while it was read", file.path)
         )
-    report = DecodeReport.join([tail.report for tail in tails if tail.report])
+    report = DecodeReport.join([piece.report for piece in pieces if piece.report])
     return media_row(
         file,
-        tails[0].info,
+        pieces[0].info,
         errors[0] if errors else report,
         plan=plan,
-        n_faces=sum(tail.n_faces for tail in tails),
-        seconds=sum(tail.seconds for tail in tails),
+        n_faces=sum(piece.n_faces for piece in pieces),
+        seconds=sum(piece.seconds for piece in pieces),
     )
 
 
-def _results(
-    plan: Plan, file: MediaFile, tails: Sequence[_Tail], paths: Sequence[Path]
-) -> Iterator[ChunkResult]:
-    """All pieces one after another, with the tracks of the whole."""
+def _tracked(
+    plan: Plan, pieces: Sequence[_Summary], paths: Sequence[Path]
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Rows of ``frames`` and ``faces``, piece by piece, with the tracks of the whole video."""
     tracker, cuts = Tracker(plan.config.track), CutDetector(plan.config.track.cut_threshold)
     before: Floats | None = None
-    for tail, path in zip(tails, paths, strict=True):
-        if tail.first is None:
+    for piece, path in zip(pieces, paths, strict=True):
+        if piece.first is None:
             continue
-        first, n_frames, begins = np.array(tail.first, np.float32), 0, list(tail.cuts)
+        first, n_frames, shots = np.array(piece.first, np.float32), 0, list(piece.cuts)
         if before is not None and cuts.is_cut(before[None], first[None]).item():
-            begins.append(0)
-        before = np.array(tail.last, np.float32)
-        with _opened(path) as table:
-            for rows in table.iter_batches(BATCH_FRAMES):
-                is_cut = np.isin(np.arange(n_frames, n_frames + len(rows)), begins)
-                result = _from_rows(file.media, rows)
-                track_id = tracker.update(result.faces, result.pts_s, is_cut)
-                yield replace(result, track_id=track_id)
-                n_frames += len(rows)
+            shots.append(0)
+        before = np.array(piece.last, np.float32)
+        with _opened(path) as file:
+            for group in range(file.num_row_groups):  # a frame is in one group
+                frames, faces, found = _divided(file.read_row_group(group))
+                is_cut = np.isin(np.arange(n_frames, n_frames + len(frames)), shots)
+                track_id = tracker.update(found, frames["pts_s"].to_numpy(), is_cut)
+                n_frames += len(frames)
+                place = faces.schema.get_field_index("track_id")
+                field = faces.schema.field(place)
+                yield frames, faces.set_column(place, field, pa.array(track_id, field.type))
 
 
-def _to_rows(result: ChunkResult) -> pa.Table:
-    """A row per frame, with its faces."""
-    faces = result.faces
-    points = faces.points_px
+def _schema() -> pa.Schema:
+    """Columns of a piece's file: those of ``frames``, then the others of ``faces``."""
+    frames, faces = TABLES["frames"].schema, TABLES["faces"].schema
+    return pa.schema([*frames, *(field for field in faces if field.name not in frames.names)])
+
+
+def _merged(result: ChunkResult) -> pa.Table:
+    """A row for each face, and a row without values of ``faces`` for each frame without a face."""
+    frames, faces = TABLES["frames"].rows(result), TABLES["faces"].rows(result)
+    n_rows = np.maximum(frames["n_faces"].to_numpy(), 1)
+    frame_row = np.repeat(np.arange(len(frames)), n_rows)
+    has_face = np.isin(frame_row, result.faces.frame_row)
+    frames = frames.take(pa.array(frame_row))
+    faces = faces.take(pa.array(has_face.cumsum() - 1, mask=~has_face))
+    schema = _schema()
     columns = [
-        _vectors(faces.box_px, _BOX),
-        pa.array(faces.score),
-        pa.nulls(len(faces), _POINTS) if points is None else _vectors(points, _POINTS),
-        _vectors(result.probs, _PROBS),
+        (frames if name in frames.schema.names else faces)[name].cast(type_)
+        for name, type_ in zip(schema.names, schema.types, strict=True)
     ]
-    starts = np.searchsorted(faces.frame_row, np.arange(len(result.pts_s) + 1)).astype(np.int32)
-    rows = pa.StructArray.from_arrays(columns, fields=list(_FACE))
-    return pa.Table.from_arrays(
-        [
-            result.frame_index,
-            result.pts_s,
-            pa.array(result.is_damaged),
-            pa.ListArray.from_arrays(starts, rows),
-        ],
-        schema=_FRAMES,
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _divided(rows: pa.Table) -> tuple[pa.Table, pa.Table, Faces]:
+    """Rows of ``frames``, rows of ``faces``, and what tracking needs to know of the faces."""
+    has_face = rows["face_index"].is_valid()
+    is_first = pc.equal(pc.fill_null(rows["face_index"], 0), 0)
+    frames, faces = (
+        rows.filter(chosen).select(table.schema.names).cast(table.schema)
+        for chosen, table in ((is_first, TABLES["frames"]), (has_face, TABLES["faces"]))
     )
-
-
-def _from_rows(media: str, rows: pa.RecordBatch) -> ChunkResult:
-    n_faces = rows["faces"].value_lengths().to_numpy()
-    box_px, score, points_px, probs = rows["faces"].flatten().flatten()
-    points = None if points_px.null_count else _floats(points_px).reshape(-1, 5, 2)
-    return ChunkResult(
-        media=media,
-        frame_index=rows["frame_index"].to_numpy(),
-        pts_s=rows["pts_s"].to_numpy(),
-        is_damaged=rows["is_damaged"].to_numpy(zero_copy_only=False),
-        faces=Faces(
-            frame_row=np.repeat(np.arange(len(rows)), n_faces),
-            box_px=_floats(box_px),
-            score=score.to_numpy(),
-            points_px=points,
-        ),
-        track_id=None,
-        probs=_floats(probs),
+    frame_row = is_first.to_numpy().cumsum() - 1
+    sides = [faces[name].to_numpy() for name in ("x1_px", "y1_px", "x2_px", "y2_px")]
+    found = Faces(
+        frame_row=frame_row[has_face.to_numpy()],
+        box_px=np.stack(sides, axis=1),
+        score=faces["detection_score"].to_numpy(),
     )
-
-
-def _vectors(array: Floats, kind: pa.DataType) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(array.ravel(), type=kind)
-
-
-def _floats(vectors: pa.FixedSizeListArray) -> Floats:
-    array: Floats = vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size)
-    return array
+    return frames, faces, found
 
 
 def _path(folder: Path, file: MediaFile) -> Path:
@@ -310,22 +290,22 @@ def _path(folder: Path, file: MediaFile) -> Path:
 
 
 def _joined_mark(folder: Path, file: MediaFile) -> Path:
-    """A file that says that a video was put together: its pieces are not needed any more."""
+    """Path of a file that exists once the pieces of a video are joined and no longer needed."""
     return _path(folder, file).with_name("joined")
 
 
-def _name(plan: Plan, file: MediaFile) -> str:
+def _identity(plan: Plan, file: MediaFile) -> str:
     piece = f"piece {file.piece.number} of {file.piece.n}"
     return f"{piece}: {file.media} {file.size_bytes} {file.mtime_ns} {plan.config_hash}"
 
 
-def _read_tail(plan: Plan, file: MediaFile, folder: Path) -> _Tail:
+def _read_summary(plan: Plan, file: MediaFile, folder: Path) -> _Summary:
     path = _path(folder, file)
     with _opened(path) as table:
-        tail = TypeAdapter(_Tail).validate_json(table.metadata.metadata[_TAIL])
-    if tail.of != _name(plan, file):
+        summary = TypeAdapter(_Summary).validate_json(table.metadata.metadata[_SUMMARY])
+    if summary.identity != _identity(plan, file):
         raise StoreError(f"{path} is not of this run: delete {folder} and run again")
-    return tail
+    return summary
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from fer_batch.distributed.pieces import PieceCollector
 from fer_batch.distributed.shared_run import SharedRun
 from fer_batch.errors import MediaError
 from fer_batch.faces.tracking import CutDetector
-from fer_batch.pipeline.collector import Collector, Ending
+from fer_batch.pipeline.collector import Collector, FileOutcome
 from fer_batch.pipeline.plan import Plan
 from fer_batch.records import MediaFile
 
@@ -23,9 +23,9 @@ def set_aside(
     """Let a file, or a piece of it, count as failed without reading it."""
     plan = run.plan([file])
     error = MediaError(f"set aside, as it {reason}", file.path)
-    ending = Ending(file, None, error, n_faces=0, seconds=0, cuts=CutDetector(1))
+    outcome = FileOutcome(file, None, error, n_faces=0, seconds=0, cuts=CutDetector(1))
     with collector_for(run, plan, before_commit) as collector:
-        collector.finish(ending)
+        collector.finish(outcome)
         collector.close()
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from fer_batch.distributed.pieces import is_finished, join_pieces
 from fer_batch.distributed.shard_results import PIECES, collector_for
 from fer_batch.distributed.shared_run import SharedRun
-from fer_batch.pipeline import process as pipeline
-from fer_batch.pipeline.process import Progress
+from fer_batch.pipeline.process import Progress, run_plan
 from fer_batch.records import MediaFile
 from fer_batch.results import store
 from fer_batch.storage.claims import ClaimLostError
@@ -38,13 +37,13 @@ def work(  # noqa: PLR0913 - they come from a command line
         number: Of the shard.
         generation: Of the claim on it; nothing is committed when there is a later one.
         span: Which files.
-        is_patient: As for `pipeline.work`; so the next.
+        is_patient: Raise an error when a disk or network does not answer; see `run_plan`.
         on_progress: Called whenever frames are done.
         stop: Ends it early.
 
     Raises:
         ClaimLostError: The shard was given to another process.
-        FerError: As `pipeline.work`.
+        FerError: As `run_plan`.
     """
     run = SharedRun.under_way(out)
     if run is None or run.id != run_id:
@@ -61,8 +60,8 @@ def work(  # noqa: PLR0913 - they come from a command line
             return True
         plan = run.plan(_left(shard.files[span], run))
         with collector_for(run, plan, before_commit) as collector:
-            summary = pipeline.work(
-                plan, collector, is_patient=is_patient, on_progress=on_progress, stop=stop
+            summary = run_plan(
+                plan, collector, retry_transient=is_patient, on_progress=on_progress, stop=stop
             )
     return not summary.interrupted
 

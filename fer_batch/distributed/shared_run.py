@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fer_batch.config import Config, validate
+from fer_batch.config import Config
 from fer_batch.distributed.pieces import can_split
 from fer_batch.errors import ConfigError, StoreError
 from fer_batch.pipeline.manifest import Problem, Summary, run_manifest
@@ -37,6 +37,7 @@ from fer_batch.pipeline.plan import Plan, plan_for
 from fer_batch.records import MediaFile, Piece
 from fer_batch.results import store
 from fer_batch.results.parquet import writing
+from fer_batch.settings import validate
 from fer_batch.storage import claims, urls
 from fer_batch.storage.claims import Claim, ClaimLostError, Claims
 
@@ -341,7 +342,7 @@ def _begin(
             run.write(shard)
         names = json.dumps([file.media for file in todo])
         (run.folder / "names.json").write_text(names, encoding="utf-8")
-        claims.replace(out / ".run" / "plan.json", json.dumps(header).encode())
+        urls.write(out / ".run" / "plan.json", json.dumps(header).encode())
     return run
 
 

@@ -1,1 +1,1 @@
-"""Classifiers measured on labelled pictures and videos."""
+"""Evaluation of classifiers on labelled pictures and videos."""

@@ -1,7 +1,8 @@
-"""A run over DISFA's videos against the action units that people coded in them.
+"""Comparison of a run over DISFA's videos with the action units that people coded in them.
 
-DISFA (Mavadati et al., 2013) has no emotion labels, but an intensity from 0 to 5 of twelve action
-units in each frame. An emotion's probability should rise with the action units of its prototype.
+DISFA (Mavadati et al., 2013) has no emotion labels, but intensities from 0 to 5 of twelve action
+units in each frame. The probability of an emotion should rise with the action units of its
+prototype.
 """
 
 from __future__ import annotations
@@ -14,47 +15,48 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from fer_batch.datasets import DatasetError
-from fer_batch.datasets.disfa import action_units
+from fer_batch.datasets.disfa import read_action_units
 from fer_batch.results import timeline
 
 PROTOTYPES = {
     "happiness": (6, 12),
     "surprise": (1, 2, 5, 26),
     "sadness": (1, 4, 15),
-    "anger": (4, 5),  # of 4+5+7+23
-    "disgust": (9, 15),  # of 9+15+16
-    "fear": (1, 2, 4, 5, 20, 26),  # of 1+2+4+5+7+20+26
+    "anger": (4, 5),  # 4+5+7+23 in full
+    "disgust": (9, 15),  # 9+15+16 in full
+    "fear": (1, 2, 4, 5, 20, 26),  # 1+2+4+5+7+20+26 in full
 }
-"""Action units of EMFACS' prototypes (Friesen & Ekman, 1983), as far as DISFA codes them."""
+"""Action units of the EMFACS prototypes (Friesen & Ekman, 1983) that DISFA codes."""
 
 ALL = "all"
-"""In the place of a subject: the frames of all subjects together."""
+"""Name of the rows for all subjects together."""
 
 
-def compare_action_units(results: Path, labels_root: Path) -> pd.DataFrame:
-    """How well a run's emotions follow the coded action units, by subject and over all.
+def compare_action_units(out: Path, root: Path) -> pd.DataFrame:
+    """Measure how well the emotions of a run follow the coded action units.
 
-    A frame's largest face is the subject's. An emotion's intensity is the mean of its prototype's
-    action units, and it is present where each of them is coded 1 (a trace) or more: strict, so
-    that rich prototypes are rare, but the same rule for all. The cameras are kept apart,
-    because both show the same moments. There are no p-values: neighbouring frames are alike.
+    The largest face of a frame is taken to be the subject's. The intensity of an emotion is the
+    mean of the action units of its prototype. The emotion is present where each of them is coded 1
+    (a trace) or more; this rule is the same for all emotions, and makes those with many action
+    units rare. The two cameras are kept apart, as both show the same moments. There are no
+    p-values, as neighbouring frames resemble each other.
 
     Args:
-        results: Output folder of a run over DISFA's videos in their own layout.
-        labels_root: DISFA's root, which holds ``ActionUnit_Labels``.
+        out: Output folder of a run over DISFA's videos in their original folders.
+        root: DISFA's root folder, which contains ``ActionUnit_Labels``.
 
     Returns:
-        By subject (the last is `ALL`), camera and emotion: n_frames, decoded and coded;
-        n_without_face, those of them that are left out because no face was found; n_present, those
-        of the rest that show the prototype; spearman, the rank correlation of probability and
-        intensity; roc_auc, of the probability for presence. NaN where these are not defined, as
-        for a prototype that is present in no frame or in all.
+        One row per subject (`ALL` is the last), camera and emotion, with these columns. n_frames:
+        frames that were decoded and coded. n_without_face: frames among these without a face, which
+        are left out. n_present: other frames that show the prototype. spearman: rank correlation of
+        probability and intensity. roc_auc: how well the probability tells presence. The last two
+        are NaN where they are not defined, as when the prototype is present in no frame or in all.
 
     Raises:
         DatasetError: No video of the run is one of DISFA's, or its labels are missing.
-        StoreError: ``results`` is not the output folder of a run, or a table cannot be read.
+        StoreError: `out` is not the output folder of a run, or a table cannot be read.
     """
-    frames = _coded_frames(results, labels_root)
+    frames = _coded_frames(out, root)
     by_subject = pd.concat([frames, frames.assign(subject=ALL)]).groupby(["subject", "camera"])
     return pd.DataFrame(
         [
@@ -65,28 +67,28 @@ def compare_action_units(results: Path, labels_root: Path) -> pd.DataFrame:
     )
 
 
-def _coded_frames(results: Path, labels_root: Path) -> pd.DataFrame:
-    """Every frame that was decoded and coded, with its largest face where it has one."""
-    media = timeline.load_media(results)[["media", "subject", "camera"]].dropna()
+def _coded_frames(out: Path, root: Path) -> pd.DataFrame:
+    """Frames that were decoded and coded, each with its largest face if it has one."""
+    media = timeline.load_media(out)[["media", "subject", "camera"]].dropna()
     if media.empty:
         raise DatasetError(
-            f"{results}: no video of this run is one of DISFA's, as "
+            f"{out}: no video of this run is one of DISFA's, as "
             "Videos_LeftCamera/LeftVideoSN001_comp.avi is: run `fer-batch process` over them first"
         )
-    labels = action_units(labels_root)
+    labels = read_action_units(root)
     uncoded = sorted(set(media["subject"]) - set(labels["subject"]))
     if uncoded:
-        raise DatasetError(f"{labels_root}: no action units of {', '.join(uncoded)}")
-    faces = timeline.load(results)
+        raise DatasetError(f"{root}: no action units of {', '.join(uncoded)}")
+    faces = timeline.load(out)
     faces["area_px"] = (faces["x2_px"] - faces["x1_px"]) * (faces["y2_px"] - faces["y1_px"])
     largest = faces.sort_values("area_px").drop_duplicates(["media", "frame_index"], keep="last")
-    seen = timeline.load_frames(results)[["media", "frame_index"]].merge(
+    frames = timeline.load_frames(out)[["media", "frame_index"]].merge(
         largest[["media", "frame_index", "area_px", *PROTOTYPES]], how="left"
     )
-    coded = seen.merge(media).merge(labels, on=["subject", "frame_index"])
+    coded = frames.merge(media).merge(labels, on=["subject", "frame_index"])
     if coded.empty:
         raise DatasetError(
-            f"{labels_root}: none of the frames in {results} is coded: are they the same videos?"
+            f"{root}: none of the frames in {out} is coded: are they the same videos?"
         )
     return coded
 

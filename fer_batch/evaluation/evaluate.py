@@ -1,4 +1,4 @@
-"""Classifiers on labelled pictures: scores, plots and mistakes of each, and a table of them all."""
+"""Evaluation of classifiers on labelled pictures: scores, plots and mistakes, and a comparison."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 64
 CUDA_BATCH_SIZE = 1024
 REPETITIONS = 5
-"""Of a batch, of whose times the median counts."""
+"""Runs of a batch, of which the median time is reported."""
 N_MISTAKES = 24
 
-SHOWN = {
+COLUMNS = {
     "model": ("model", "{}"),
     "network": ("network", "{}"),
     "parameters": ("parameters", "{:,}"),
@@ -65,26 +65,30 @@ SHOWN = {
     "cpu_threads": ("threads", "{}"),
     "faces_per_s_cuda": ("faces/s (CUDA)", "{:,.0f}"),
 }
-"""Columns of the table of models, with the title and the format that people read."""
+"""Columns of the table of models, with their titles and formats in ``models.md``."""
+MAIN_COLUMNS = (
+    *("model", "n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "ece", "ms_per_face"),
+)
+"""Columns that the command line prints."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """The pictures that models are evaluated on."""
+class LabelledSplit:
+    """A split of a data set on which classifiers are evaluated."""
 
     dataset: str
     """Name of a reader."""
     root: Path
-    """Where the data set is, or the file that it was packed into."""
+    """Folder of the data set, or the file that it was packed into."""
     split: Split = "test"
     _read: dict[int, Pictures] = field(default_factory=dict, repr=False, compare=False)
 
     def pictures(self, size_px: int) -> Pictures:
-        """The pictures with sides of `size_px`, read once.
+        """The pictures with sides of `size_px`; each size is read once.
 
         Raises:
             ConfigError: There is no such data set.
-            DatasetError: It is not as it should be.
+            DatasetError: The data set is not as expected.
         """
         if size_px not in self._read:
             data = load_data(self.dataset, self.root, size_px=size_px, splits=(self.split,))
@@ -94,7 +98,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How long a face takes, from crops in memory to probabilities in memory."""
+    """Time per face, from crops in memory to probabilities in memory."""
 
     ms_per_face: float
     """On the CPU, in batches of `BATCH_SIZE`."""
@@ -105,24 +109,24 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """One model on one split of a data set."""
+    """Results of one classifier on one split of a data set."""
 
     card: ModelCard
-    held_out: HeldOut
+    data: LabelledSplit
     dropped: Mapping[str, int]
-    """Pictures left out because the model does not know their emotion, by emotion."""
+    """Number of pictures that were left out, as the classifier does not know their emotion."""
     metrics: Metrics
     ece_uncalibrated: float
-    """Expected calibration error without the card's temperature, which is taken back out of the
-    probabilities: exactly, unless those are means with the mirror image."""
+    """Expected calibration error without the temperature of the card. It is exact, except with
+    `flip`, where the temperature is removed from the mean of two probabilities."""
     speed: Speed
 
 
 def check_names(weights: Iterable[Path]) -> None:
-    """Make sure that no two models would write into one folder.
+    """Check that no two models would write into the same folder.
 
     Raises:
-        ConfigError: Two have one name.
+        ConfigError: Two models have the same name.
         WeightsError: A card cannot be read.
     """
     names = Counter(read_card(path).name for path in weights)
@@ -136,32 +140,33 @@ def check_names(weights: Iterable[Path]) -> None:
 
 def evaluate(
     weights: Path,
-    held_out: HeldOut,
+    data: LabelledSplit,
     out: Path,
     *,
     device: torch.device,
     flip: bool = False,
     decimals: int | None = None,
 ) -> Evaluation:
-    """Measure one model, and write all there is to see of it into a folder.
+    """Measure one classifier, and write the results into a folder.
 
-    ``OUT/<name>/`` gets ``report.md``, ``metrics.json``, ``confusion.csv``, ``confusion.png``,
-    ``reliability.png``, ``mistakes.png`` (the most confident ones, with what speaks for the
-    predicted and for the true emotion), and ``scores.csv``: each picture's path and its probability
-    of each emotion, empty where the model has no such class.
-    A class that only the model knows stays: to predict it is a mistake.
+    These are the files of ``OUT/<name>/``: ``report.md``, ``metrics.json``, ``confusion.csv``,
+    ``confusion.png``, ``reliability.png``, ``mistakes.png`` (the most confident mistakes, with
+    heatmaps for the predicted and for the true emotion), and ``scores.csv``: the path of each
+    picture and its probability of each emotion, empty where the classifier has no such class.
+    Classes that only the classifier knows are kept: to predict one is a mistake.
 
     Args:
         weights: Weight file, with its card beside it.
-        held_out: What to measure it on.
-        out: Folder for the model's folder.
-        device: Where the model runs. Its time is taken on the CPU, and on a CUDA device as well.
-        flip: Whether each picture and its mirror image are averaged.
-        decimals: Of ``scores.csv``; None keeps full precision.
+        data: Pictures to measure it on.
+        out: Folder for the classifier's folder.
+        device: Where the classifier runs. Its speed is measured on the CPU, and on a CUDA device
+            if it runs on one.
+        flip: Average each picture with its mirror image.
+        decimals: Decimals in ``scores.csv``; None keeps full precision.
 
     Raises:
         ConfigError: There is no such data set.
-        DatasetError: It is not as it should be, or shows nothing that the model knows.
+        DatasetError: The data set is not as expected, or has no emotion that the classifier knows.
         StoreError: The folder cannot be written.
         WeightsError: The weights cannot be used.
     """
@@ -172,13 +177,13 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{folder} cannot be made: {error}; choose another with -o") from error
-    pictures, dropped = _known(held_out.pictures(card.input_size_px), card, held_out)
+    pictures, dropped = _keep_known(data.pictures(card.input_size_px), card, data)
     logger.info("%s: %d pictures, left out: %s", card.name, len(pictures), dropped)
     probs = _classify(classifier, pictures)
     uncalibrated = scale_temperature(probs, 1 / card.temperature)
     evaluation = Evaluation(
         card=card,
-        held_out=held_out,
+        data=data,
         dropped=dropped,
         metrics=measure(probs, pictures.targets),
         ece_uncalibrated=calibration_error(uncalibrated, pictures.targets),
@@ -192,7 +197,7 @@ def evaluate(
 
 
 def compare(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
-    """One row per model: what it is, what it costs and how good it is.
+    """Make a table with one row per classifier: what it is, what it costs and how good it is.
 
     Returns:
         model, network, parameters, macs (of one face), file_mb, classes, input (channels x height
@@ -204,27 +209,27 @@ def compare(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, out: Path) -> None:
-    """Write what `compare` gives as ``models.csv``, ``models.md`` and ``models.png`` (a plot)."""
+    """Write the table of `compare` as ``models.csv`` and ``models.md``, and plot ``models.png``."""
     table.to_csv(out / "models.csv", index=False)
-    titles = [title for title, _ in SHOWN.values()]
+    titles = [title for title, _ in COLUMNS.values()]
     rows = [
-        [form.format(row[column]) for column, (_, form) in SHOWN.items()]
+        [form.format(row[column]) for column, (_, form) in COLUMNS.items()]
         for row in table.to_dict("records")
     ]
     (out / "models.md").write_text(_markdown(titles, rows), encoding="utf-8")
     plots.accuracy_against_time(table, out / "models.png")
 
 
-def _known(
-    pictures: Pictures, card: ModelCard, held_out: HeldOut
+def _keep_known(
+    pictures: Pictures, card: ModelCard, data: LabelledSplit
 ) -> tuple[Pictures, dict[str, int]]:
-    """The pictures whose emotion the model knows, and how many show each of the others."""
+    """The pictures whose emotion the classifier knows, and the number of others by emotion."""
     emotions = np.array(EMOTIONS)[pictures.targets.argmax(axis=1)]
     keep = np.isin(emotions, card.classes)
     if keep.sum() < 2:
         raise DatasetError(
-            f"{held_out.root}: {held_out.dataset}, split {held_out.split}, has {keep.sum()} "
-            f"pictures of what {card.name} knows: {', '.join(card.classes)}"
+            f"{data.root}: {data.dataset}, split {data.split}, has {keep.sum()} "
+            f"pictures of emotions that {card.name} knows: {', '.join(card.classes)}"
         )
     return pictures.where(keep), dict(Counter(emotions[~keep].tolist()))
 
@@ -258,11 +263,11 @@ def _median_seconds(classifier: Classifier, n_faces: int) -> float:
         start_s = perf_counter()
         classifier(crops)
         times_s.append(perf_counter() - start_s)
-    return median(times_s[1:])  # the first one sets up kernels and memory
+    return median(times_s[1:])  # the first run sets up kernels and memory
 
 
 def _row(evaluation: Evaluation) -> dict[str, object]:
-    card, metrics, held_out = evaluation.card, evaluation.metrics, evaluation.held_out
+    card, metrics, data = evaluation.card, evaluation.metrics, evaluation.data
     facts = describe(card.network, len(card.classes), input_size_px=card.input_size_px)
     return {
         "model": card.name,
@@ -272,8 +277,8 @@ def _row(evaluation: Evaluation) -> dict[str, object]:
         "file_mb": facts.file_mb,
         "classes": len(card.classes),
         "input": f"{len(card.mean)}x{card.input_size_px}x{card.input_size_px}",
-        "dataset": held_out.dataset,
-        "split": held_out.split,
+        "dataset": data.dataset,
+        "split": data.split,
         "n": metrics.n,
         "accuracy": metrics.accuracy,
         "accuracy_low": metrics.accuracy_low,
@@ -328,11 +333,11 @@ def _write_metrics(evaluation: Evaluation, folder: Path) -> None:
 
 
 def _report(evaluation: Evaluation) -> str:
-    card, metrics, held_out = evaluation.card, evaluation.metrics, evaluation.held_out
-    left_out = ", ".join(f"{n:,} of {emotion}" for emotion, n in evaluation.dropped.items())
+    card, metrics, data = evaluation.card, evaluation.metrics, evaluation.data
+    left_out = ", ".join(f"{n:,} {emotion}" for emotion, n in evaluation.dropped.items())
     facts = [
         ("pictures", f"{metrics.n:,}"),
-        ("left out, not known to the model", left_out or "none"),
+        ("left out, as the model does not know them", left_out or "none"),
         ("accuracy", f"{metrics.accuracy:.2%}"),
         ("95 % interval", f"{metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"),
         ("macro F1", f"{metrics.macro_f1:.3f}"),
@@ -349,19 +354,19 @@ def _report(evaluation: Evaluation) -> str:
     ]
     return "\n".join(
         [
-            f"# {card.name} on {held_out.dataset}, split {held_out.split}\n",
+            f"# {card.name} on {data.dataset}, split {data.split}\n",
             _markdown(["", card.network], facts),
             _markdown(["emotion", "precision", "recall", "F1", "pictures"], per_class),
             "![Confusion matrix](confusion.png)\n",
             "![Reliability diagram](reliability.png)\n",
-            "The most confident mistakes, with Grad-CAM of the predicted and the true emotion:\n",
+            "The most confident mistakes, with heatmaps for the predicted and the true emotion:\n",
             "![Mistakes](mistakes.png)\n",
         ]
     )
 
 
 def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text and the others are numbers; nan is left empty."""
+    """A table whose first column is text and whose others are numbers; nan is left empty."""
     cells = [["" if cell == "nan" else cell for cell in row] for row in rows]
     sides = ["left", *["right"] * (len(titles) - 1)]
     return tabulate(cells, titles, "pipe", colalign=sides, disable_numparse=True) + "\n"

@@ -1,4 +1,4 @@
-"""How good probabilities are, measured against labels: counts, scores and calibration.
+"""Quality of probabilities compared with labels: counts, scores and calibration.
 
 Every number comes from scikit-learn, torchmetrics or SciPy. Scores are fractions in [0, 1].
 """
@@ -29,7 +29,7 @@ from fer_batch.records import Bools, Floats, Ints
 Doubles = NDArray[np.float64]
 
 BINS = 15
-"""Of confidence, equally wide, as in Guo et al. (2017)."""
+"""Number of equally wide bins of confidence, as in Guo et al. (2017)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +39,9 @@ class Reliability:
     n: Ints
     """(BINS,) pictures in each bin."""
     confidence: Doubles
-    """(BINS,) their mean probability of the predicted class; NaN for an empty bin."""
+    """(BINS,) mean probability of the predicted class; NaN for an empty bin."""
     accuracy: Doubles
-    """(BINS,) the share of them that is right; NaN for an empty bin."""
+    """(BINS,) share of correct predictions; NaN for an empty bin."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,7 @@ class Metrics:
 
     n: int
     classes: tuple[str, ...]
-    """What the classifier knows, in EMOTIONS order."""
+    """Classes of the classifier, in EMOTIONS order."""
     accuracy: float
     accuracy_low: float
     """Lower end of the accuracy's 95 % interval: percentiles of a bootstrap over pictures."""
@@ -70,7 +70,7 @@ class Metrics:
     confusion: Ints
     """(C, C) pictures: rows are true classes, columns predicted ones."""
     ece: float
-    """Expected calibration error: mean distance of confidence and accuracy over the bins."""
+    """Expected calibration error: mean distance between confidence and accuracy over the bins."""
     nll: float
     """Mean negative log-probability of the true class, in nats."""
     reliability: Reliability
@@ -80,12 +80,12 @@ def measure(probs: Floats, targets: Floats) -> Metrics:
     """Compare predicted probabilities with labels.
 
     Args:
-        probs: (N, 8) in EMOTIONS order; the columns of classes that the model lacks are NaN.
+        probs: (N, 8) in EMOTIONS order; NaN in the columns of classes that the model does not have.
         targets: (N, 8) in EMOTIONS order; the largest entry of a row is its true class.
 
     Raises:
-        ValueError: The shapes do not fit, there are fewer than two pictures, a probability is
-            missing, or a picture's true class is unknown to the model.
+        ValueError: The shapes differ, there are fewer than two pictures, a probability is missing,
+            or the true class of a picture is unknown to the model.
     """
     known, true = _known_classes(probs, targets)
     scores = _scores(probs, known)
@@ -123,11 +123,11 @@ def calibration_error(probs: Floats, targets: Floats) -> float:
 
 
 def scale_temperature(probs: Floats, temperature: float) -> Floats:
-    """What ``softmax(logits)`` becomes as ``softmax(logits / temperature)``.
+    """Turn ``softmax(logits)`` into ``softmax(logits / temperature)``.
 
     Args:
         probs: (N, 8); NaN where the model has no such class.
-        temperature: Above 1 flattens, below 1 sharpens.
+        temperature: Above 1 makes the probabilities more equal, below 1 less.
     """
     known = ~np.isnan(probs).all(axis=0)
     changed = probs.copy()
@@ -137,7 +137,7 @@ def scale_temperature(probs: Floats, temperature: float) -> Floats:
 
 
 def as_record(metrics: Metrics) -> dict[str, object]:
-    """All of it as plain values for JSON, NaN as None."""
+    """Metrics as plain values for JSON, with None for NaN."""
     return {name: _plain(value) for name, value in asdict(metrics).items()}
 
 
@@ -161,7 +161,7 @@ def _known_classes(probs: Floats, targets: Floats) -> tuple[Ints, Ints]:
 
 
 def _scores(probs: Floats, known: Ints) -> Doubles:
-    """The columns of known classes, with rows that sum to 1 in double precision too."""
+    """The columns of known classes, with rows that sum to 1 in double precision."""
     scores = probs[:, known].astype(np.float64)
     return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 

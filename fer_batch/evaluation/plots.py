@@ -1,4 +1,4 @@
-"""Pictures of training and evaluation, as small PNG files."""
+"""Plots of training and evaluation, as small PNG files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, 
 
 
 def curves(epochs: pd.DataFrame, path: Path) -> None:
-    """Losses and validation accuracy over the epochs of a training, the best epoch marked.
+    """Plot losses and validation accuracy over the epochs of a training, and mark the best epoch.
 
     Args:
         epochs: One row per epoch: epoch, train_loss, valid_loss, valid_accuracy.
@@ -45,7 +45,7 @@ def curves(epochs: pd.DataFrame, path: Path) -> None:
 
 
 def confusion(metrics: Metrics, path: Path) -> None:
-    """The confusion matrix: each row's shares as colour, shares and counts as text."""
+    """Plot the confusion matrix: shares of each row as colour, shares and counts as text."""
     shares = metrics.confusion / np.maximum(metrics.support, 1)[:, None]
     size = 2.2 + 0.72 * len(metrics.classes)
     figure, (axes,) = new_figure(size, size)
@@ -67,7 +67,7 @@ def confusion(metrics: Metrics, path: Path) -> None:
 
 
 def reliability(metrics: Metrics, path: Path) -> None:
-    """The reliability diagram: accuracy by confidence, above how often each confidence occurs."""
+    """Plot accuracy by confidence (reliability diagram), and below how often each occurs."""
     bins = metrics.reliability
     edges = np.linspace(0, 1, BINS + 1)
     figure, (above, below) = new_figure(5, 5.6, rows=2, heights=(3, 1))
@@ -90,7 +90,7 @@ def reliability(metrics: Metrics, path: Path) -> None:
 
 
 def accuracy_against_time(table: pd.DataFrame, path: Path) -> None:
-    """Accuracy of models, with their intervals, against the time that a face takes.
+    """Plot the accuracy of models, with intervals, against the time per face.
 
     Args:
         table: One row per model: model, accuracy, accuracy_low, accuracy_high, ms_per_face.
@@ -114,8 +114,8 @@ def accuracy_against_time(table: pd.DataFrame, path: Path) -> None:
 
 
 def _label(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
-    """Write each model's name near its point, at the nearest place that is still free."""
-    figure.draw_without_rendering()  # settles the layout: before it, nothing has a place in pixels
+    """Write the name of each model at the nearest free place to its point."""
+    figure.draw_without_rendering()  # computes the layout: positions in pixels are not known before
     frame = axes.get_window_extent()
     lows, highs = (
         axes.transData.transform(table[["ms_per_face", end]].to_numpy(np.float64))
@@ -134,7 +134,7 @@ def _label(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkB": 4},
             in_layout=False,
         )
-        extent = Text.get_window_extent(text)  # of an annotation, without its arrow
+        extent = Text.get_window_extent(text)  # the text of the annotation without its arrow
         half = np.array([extent.width, extent.height]) / 2
         shifts = [direction * (half + gap) for gap in _GAPS_PX for direction in _DIRECTIONS]
         centre = axes.transData.transform((x, y))
@@ -145,6 +145,6 @@ def _label(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
             and frame.contains(*place.max)
             for place in places
         ]
-        chosen = int(np.argmax(free))  # the first place, where none is free
+        chosen = int(np.argmax(free))  # the first place if none is free
         text.set_position((shifts[chosen][0], shifts[chosen][1]))
         taken.append(places[chosen])

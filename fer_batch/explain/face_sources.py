@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,6 @@ from fer_batch.records import Bools, Faces, Floats, FrameChunk, Ints, MediaRow, 
 from fer_batch.results import store, timeline
 from fer_batch.results.tables import dominant
 
-IMAGES_AT_ONCE = 256
-"""Still images whose rows are read from the tables together."""
 MAX_GAP_S = 5.0
 """Stretches of a video without a chosen face that are longer are not decoded."""
 _TOLERANCE_S = 1e-3
@@ -52,7 +51,8 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.emotion is not None and self.emotion not in EMOTIONS:
-            raise ConfigError(f"no emotion is named {self.emotion!r}: there are {EMOTIONS}")
+            known = ", ".join(EMOTIONS)
+            raise ConfigError(f"no emotion is named {self.emotion!r}: there are {known}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,24 +139,23 @@ class RunFaces:
 
     def __iter__(self) -> Iterator[FaceBatch]:
         self.failures.clear()
-        for block in self._blocks():
-            names = [row.media for row in block]
-            keys = self._keys.loc[names].reset_index()
-            faces = timeline.load(self._out, media=names)
-            faces = faces.drop(columns="emotion").merge(
+        rows = [self._rows[media] for media in self._keys.index.unique()]
+        rows.sort(key=lambda row: row.kind == "image")  # images are read from the tables together
+        for file in timeline.each_file(self._out, rows):
+            keys = self._keys.loc[file.row.media : file.row.media].reset_index()
+            faces = file.faces.drop(columns="emotion").merge(
                 keys[[*_KEY, "code", "is_drawn"]], on=_KEY, validate="one_to_one"
             )
-            for row in block:
-                try:
-                    yield from self._of_file(row, faces[faces["media"] == row.media])
-                except FerError as error:
-                    self.failures.append(f"{row.media}: {error}")
+            try:
+                yield from self._of_file(file.row, faces)
+            except FerError as error:
+                self.failures.append(f"{file.row.media}: {error}")
 
     def _read_keys(self, choice: Choice) -> pd.DataFrame:
         """The faces to choose from, without their places."""
         score = choice.emotion or "confidence"
         columns = [*_KEY, "track_id", "emotion", score]
-        table = store.read(self._out, "faces", medias=choice.medias or None, columns=columns)
+        table = store.read(self._out, "faces", media=choice.medias or None, columns=columns)
         keys: pd.DataFrame = table.to_pandas().astype({"media": str})
         keys = keys.sort_values(_KEY, ignore_index=True)
         keys["score"] = keys[score]
@@ -173,20 +172,21 @@ class RunFaces:
         """The frames that a player shows at the chosen times: media and frame_index."""
         medias = [name for name, row in self._rows.items() if row.kind == "video"]
         medias = [name for name in medias if not choice.medias or name in choice.medias]
-        frames = store.read(self._out, "frames", medias=medias).to_pandas().astype({"media": str})
+        frames = store.read(self._out, "frames", media=medias).to_pandas().astype({"media": str})
         shown: set[tuple[str, int]] = set()
+        longest_s = 0.0
         for media, seen in frames.sort_values("frame_index").groupby("media"):
-            place = np.searchsorted(seen["pts_s"], choice.at_s, side="right") - 1
+            end_s = _end_s(seen["pts_s"].to_numpy(np.float64), self._rows[media].duration_s)
+            longest_s = max(longest_s, end_s)
+            at_s = [time_s for time_s in choice.at_s if time_s < end_s]
+            place = np.searchsorted(seen["pts_s"], at_s, side="right") - 1
             shown |= {(media, index) for index in seen["frame_index"].iloc[place[place >= 0]]}
+        if medias and max(choice.at_s) >= longest_s:
+            raise ExplainError(
+                f"{self._out} has no frame at {max(choice.at_s):g} s: "
+                f"the longest of its chosen videos ends at {longest_s:.2f} s"
+            )
         return pd.DataFrame(sorted(shown), columns=_KEY[:2])
-
-    def _blocks(self) -> Iterator[list[MediaRow]]:
-        """Each video alone, still images together: a table is not opened for each of them."""
-        rows = [self._rows[media] for media in self._keys.index.unique()]
-        images = [row for row in rows if row.kind == "image"]
-        yield from ([row] for row in rows if row.kind == "video")
-        for first in range(0, len(images), IMAGES_AT_ONCE):
-            yield images[first : first + IMAGES_AT_ONCE]
 
     def _of_file(self, row: MediaRow, faces: pd.DataFrame) -> Iterator[FaceBatch]:
         if row.config_hash != self._config_hash:
@@ -308,6 +308,13 @@ def _chosen(keys: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     order = pd.DataFrame({"of_track": of_track, "of_emotion": of_emotion})
     drawn = order.sort_values(["of_track", "of_emotion"], kind="stable").index[: choice.pictures]
     return keys.assign(is_drawn=keys.index.isin(drawn))
+
+
+def _end_s(pts_s: Seconds, duration_s: float | None) -> float:
+    """When the last frame of a video ends: it is shown for as long as the longest of the others."""
+    if len(pts_s) > 1:
+        return float(pts_s[-1] + np.diff(pts_s).max())
+    return duration_s or math.inf
 
 
 def _spans(row: MediaRow, pts_s: Seconds) -> list[Sampling]:

@@ -23,7 +23,7 @@ from fer_batch.explain.plots import Mean
 from fer_batch.explain.regions import REGIONS, aligned, masks
 from fer_batch.models.card import ModelCard
 from fer_batch.records import Bytes, Floats, Ints
-from fer_batch.results import tables
+from fer_batch.results.columns import EXPLANATIONS, VERSION
 from fer_batch.results.parquet import TableFile, writing
 from fer_batch.storage import urls
 
@@ -125,7 +125,7 @@ def summarise(path: Path) -> pd.DataFrame:
         brows_share, outside_share, random_correlation. Faces without a value are left out of its
         mean; it is missing where all are.
     """
-    values = [column.name for column in tables.EXPLANATIONS if column.type == pa.float32()]
+    values = [column.name for column in EXPLANATIONS.schema if column.type == pa.float32()]
     table = pd.read_parquet(path, columns=[*_KEYS, *values])
     parts = []
     for rows in (table, table.assign(emotion=ALL)):
@@ -166,12 +166,12 @@ def _clear(out: Path) -> None:
 
 def _begin(out: Path, card: ModelCard) -> TableFile:
     metadata = {
-        "fer_batch.schema_version": tables.VERSION,
+        "fer_batch.schema_version": VERSION,
         "fer_batch.model_card": card.model_dump_json(),
     }
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        return TableFile(out / TABLE, tables.EXPLANATIONS.with_metadata(metadata))
+        return TableFile(out / TABLE, EXPLANATIONS.schema.with_metadata(metadata))
 
 
 def _measure(
@@ -207,7 +207,7 @@ def _measure(
                 for region, share in zip(REGIONS, shares(each, inside).T, strict=True)
             },
         )
-        parts.append(pa.Table.from_pandas(rows, tables.EXPLANATIONS, preserve_index=False))
+        parts.append(pa.Table.from_pandas(rows, EXPLANATIONS.schema, preserve_index=False))
     return pa.concat_tables(parts).unify_dictionaries()
 
 

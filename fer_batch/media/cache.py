@@ -1,9 +1,10 @@
-"""Files behind URLs, fetched before they are decoded into a local folder of bounded size.
+"""Download files behind URLs into a local folder of limited size, before they are decoded.
 
-Threads and processes share the folder. A file in use is locked, shared by its users, and alone by
-who fetches it, so that a crash frees it. What nobody uses stays until room is needed, and then goes
-longest unused first. All decisions are made under the folder's own lock, which is held for
-moments only; the lock file holds the number of bytes that are in the folder or on their way.
+Threads and processes share the folder. A file in use is locked, so that a crash frees it: those who
+read it hold a shared lock, and who downloads it holds an exclusive one. Unused files are kept until
+their room is needed; then those that were not used for the longest time are removed first. All
+decisions are made under the lock of the folder, which is held only for moments; its lock file holds
+the number of bytes that are in the folder or being downloaded.
 """
 
 from __future__ import annotations
@@ -26,30 +27,30 @@ from fer_batch.storage import urls
 from fer_batch.storage.downloads import cache_folder
 
 ROOM = 0.1
-"""Fraction of the bound that is freed when room is needed, as to look for files takes time."""
+"""This fraction of the limit is freed when room is needed, as listing the folder takes time."""
 _WAIT_S = 0.1
 _LOCK = ".lock"
 _PART = ".part"
-"""Ending of a file on its way, ``<key>.<bytes>.part``: what it will take stands in its name."""
+"""Extension of a file that is being downloaded, ``<key>.<bytes>.part``; the name holds its size."""
 
 
 @contextlib.contextmanager
 def fetched(
     file: MediaFile, runtime: Runtime, *, go_on: Callable[[], bool] = lambda: True
 ) -> Iterator[MediaFile]:
-    """The file with a path on this disk: a local one as it is, another from the cache.
+    """The file with a path on this disk; a file behind a URL is downloaded into the cache.
 
-    While the block lasts, it stays there. A file for which there is no room waits until others are
-    not used any more; one that is larger than the whole cache waits until none is.
+    It stays there until the block ends. If there is no room, this waits until other files are not
+    used any more; a file that is larger than the whole cache waits until no other file is in use.
 
     Args:
         file: Any file.
-        runtime: Says where the cache is, and how large.
-        go_on: Asked while the file waits or is fetched; False ends that.
+        runtime: Says where the cache is, and how large it may be.
+        go_on: Asked while the file waits or is downloaded; False stops it.
 
     Raises:
-        MediaError: It is gone, cannot be fetched, or is not what was listed. Errors of the block
-            that are about the file name its URL.
+        MediaError: The file is missing, cannot be downloaded, or has changed since it was found.
+            Errors about the file that are raised in the block name its URL.
     """
     if not urls.is_url(file.path):
         yield file
@@ -71,14 +72,14 @@ def fetched(
 
 @dataclass(frozen=True, slots=True)
 class _Cache:
-    """The folder and its bound."""
+    """The folder and its size limit."""
 
     folder: Path
     max_bytes: int
 
     @contextlib.contextmanager
     def hold(self, file: MediaFile, go_on: Callable[[], bool]) -> Iterator[Path]:
-        """Where the file is; fetched, if it is not there."""
+        """The local path of the file, which is downloaded if it is missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         stamp = f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}"
         key = hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest()
@@ -99,7 +100,7 @@ class _Cache:
             yield path
 
     def _take(self, path: Path, part: Path, size: int, go_on: Callable[[], bool]) -> IO[bytes]:
-        """The file, locked; or where it is not there the empty `part`, with room for it."""
+        """The file, locked; if it is missing, an empty and locked ``part`` with room for it."""
         while go_on():
             with self._locked() as total:
                 if path.exists():
@@ -116,13 +117,13 @@ class _Cache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[IO[str]]:
-        """The folder's lock, and the file in which the number of its bytes stands."""
+        """Hold the lock of the folder; gives the file with the number of bytes."""
         with (self.folder / _LOCK).open("a+") as total:
             fcntl.flock(total, fcntl.LOCK_EX)
             yield total
 
     def _make_room(self, size: int, total: IO[str]) -> bool:
-        """Count these bytes in, if there is room for them, or can be made."""
+        """Reserve ``size`` bytes; returns False when there is no room and none can be made."""
         total.seek(0)
         used = int(total.read() or self.max_bytes)
         if used + size > self.max_bytes or self._free() < size:
@@ -134,9 +135,9 @@ class _Cache:
         return has_room
 
     def _clean(self, size: int) -> int:
-        """Remove what nobody uses, the longest unused first, until there is room; gives the rest.
+        """Remove unused files until there is room; returns the number of bytes that are left.
 
-        What other processes count in and do not have any more is counted out by this.
+        Counting anew also corrects the number where a process crashed after it reserved bytes.
         """
         entries = [entry for entry in os.scandir(self.folder) if entry.name != _LOCK]
         entries.sort(key=lambda entry: entry.stat().st_mtime_ns)
@@ -159,7 +160,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _is_used(path: Path) -> bool:
-    """Whether anyone has locked a file."""
+    """Whether a thread or process has locked the file."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Find the videos and still images in files and folders, local ones or behind URLs."""
+"""Find videos and still images in files and folders, local or behind URLs."""
 
 from __future__ import annotations
 
@@ -28,27 +28,26 @@ TEMPORARY_SUFFIXES = frozenset({".crdownload", ".download", ".part", ".partial",
 # fmt: on
 TEMPORARY_PREFIXES = (".", "~")
 FOREIGN_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "__MACOSX", "lost+found"})
-"""Trash, thumbnails and resource forks that operating systems put beside media."""
+"""Folders of operating systems for trash, thumbnails and other things that are not media."""
 OUTPUT_FILES = frozenset({".lock", "run.json"})
-"""One of them stands in the output folder of a run, beside the folder ``faces``."""
+"""The output folder of a run has one of these files, beside the folder ``faces``."""
 
 _DISFA_FOLDER = re.compile(r"videos?_(left|right)camera", re.IGNORECASE)
 _DISFA_FILE = re.compile(r"(left|right)video(SN\d{3})_comp", re.IGNORECASE)
 
 
 def find(inputs: Sequence[Path]) -> list[MediaFile]:
-    """Every video and image among ``inputs``: files, and folders searched to their depths.
+    """Find every video and image in files and in folders with all their subfolders.
 
-    Folders are searched by file name extension. Hidden and temporary files, and the output
-    folders of earlier runs, are passed over; a file that was named itself is always taken, as a
-    video where its extension is unknown. A file that can be reached by several paths (named
-    twice, linked) counts once. The order is that of ``media`` and does not depend on the order
-    of ``inputs``.
+    In folders, files are recognised by their extension; hidden and temporary files and the output
+    folders of earlier runs are skipped. A file that is named itself is always taken, as a video if
+    its extension is unknown. A file that can be reached by several paths (named twice, linked) is
+    taken once. The result is sorted by ``media``.
 
     Raises:
-        MediaError: An input does not exist, or a folder cannot be read; or local files and URLs, or
-            URLs without a common folder, are mixed.
-        ConfigError: The protocol of a URL is not known, or its package is missing.
+        MediaError: An input does not exist, or a folder cannot be read; or local files are mixed
+            with URLs, or URLs have no folder in common.
+        ConfigError: The protocol of a URL is unknown, or the package for it is not installed.
     """
     inputs = [urls.path_of(path) for path in inputs]
     if any(map(urls.is_url, inputs)):
@@ -66,10 +65,10 @@ def find(inputs: Sequence[Path]) -> list[MediaFile]:
 
 
 def source_of(row: MediaRow) -> MediaFile:
-    """The file that a row of the media table is about.
+    """The source file of a row of the media table.
 
     Raises:
-        MediaError: It is gone, cannot be reached, or is not the same any more.
+        MediaError: The file is missing, cannot be read, or has changed.
     """
     path = urls.join(row.root, row.media)
     try:
@@ -86,12 +85,12 @@ def source_of(row: MediaRow) -> MediaFile:
 
 
 def root_of(inputs: Sequence[Path]) -> Path:
-    """The folder that ``media`` is relative to: the inputs' common parent, absolute.
+    """The folder that ``media`` is relative to: the common parent of the inputs, as absolute path.
 
-    One folder is its own root; one file lies in its root.
+    For a single folder it is the folder itself, for a single file the folder that holds it.
 
     Raises:
-        MediaError: There are no inputs, or one cannot be reached.
+        MediaError: There are no inputs, or one does not exist.
     """
     if not inputs:
         raise MediaError("no input: name at least one file or folder", Path())
@@ -105,7 +104,7 @@ def root_of(inputs: Sequence[Path]) -> Path:
 
 
 def kind_of(path: PurePath) -> MediaKind | None:
-    """What the file name extension says; None when it is not one of a medium."""
+    """Video or image, by the extension of the file name; None for any other file."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return "video"
@@ -113,12 +112,12 @@ def kind_of(path: PurePath) -> MediaKind | None:
 
 
 def _absolute(path: Path) -> Path:
-    # Not resolved: the names that the user sees and gave are the names in the tables.
+    # Links are not resolved: the tables have to show the names that the user knows.
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Media files below ``folder``, links followed, no folder twice."""
+    """Media files in a folder and its subfolders. Links are followed, but no folder twice."""
     try:
         status = folder.stat()
         entries = sorted((entry, entry.is_dir()) for entry in folder.iterdir())
@@ -129,7 +128,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         return
     seen.add((status.st_dev, status.st_ino))
     for entry, is_folder in entries:
-        if _is_passed_over(entry.name):
+        if _is_skipped(entry.name):
             continue
         if is_folder:
             yield from _walk(entry, seen)
@@ -137,7 +136,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
             yield entry
 
 
-def _is_passed_over(name: str) -> bool:
+def _is_skipped(name: str) -> bool:
     return name.startswith(TEMPORARY_PREFIXES) or name in FOREIGN_FOLDERS
 
 
@@ -153,14 +152,14 @@ def _is_output(entries: Sequence[tuple[Path, bool]]) -> bool:
 
 
 def _add(path: Path, root: Path, found: dict[tuple[int, int], MediaFile]) -> None:
-    # A dangling link is kept: decoding will say what is wrong with it.
+    # A link to a missing file is kept: decoding will report it.
     status = path.stat() if path.exists() else path.lstat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
         return
     subject, camera = _disfa(path)
     file = MediaFile(
         path=path,
-        # Names in an unknown encoding must fit into UTF-8 tables.
+        # A name in an unknown encoding must become valid UTF-8 for the tables.
         media=path.relative_to(root).as_posix().encode(errors="backslashreplace").decode(),
         kind=kind_of(path) or "video",
         size_bytes=status.st_size,
@@ -174,7 +173,7 @@ def _add(path: Path, root: Path, found: dict[tuple[int, int], MediaFile]) -> Non
 
 
 def _find_urls(inputs: Sequence[Path]) -> list[MediaFile]:
-    """What `find` gives, of URLs alone: a listing of each, without a request for any folder."""
+    """`find` for URLs: one listing for each input, and no request for each folder."""
     found: dict[str, urls.Entry] = {}
     folders = []
     for path in inputs:
@@ -214,7 +213,7 @@ def _behind_url(root: Path, name: str, entry: urls.Entry) -> MediaFile:
 
 
 def _wanted(entries: Sequence[urls.Entry]) -> Iterator[urls.Entry]:
-    """Those that `_walk` would take of the same files in a local folder."""
+    """The files that `_walk` would take if they were in a local folder."""
     paths = [(PurePosixPath(entry.name), entry) for entry in entries]
     with_faces = [path for path, _ in paths if "faces" in path.parts]
     holds_faces = {
@@ -224,14 +223,14 @@ def _wanted(entries: Sequence[urls.Entry]) -> Iterator[urls.Entry]:
     for path, entry in paths:
         if (
             _is_medium(path)
-            and not any(map(_is_passed_over, path.parts))
+            and not any(map(_is_skipped, path.parts))
             and outputs.isdisjoint(path.parents)
         ):
             yield entry
 
 
 def _disfa(path: PurePath) -> tuple[str | None, Literal["left", "right"] | None]:
-    """Subject and camera of a DISFA video, ``Videos_LeftCamera/LeftVideoSN001_comp.avi``."""
+    """Subject and camera of a DISFA video like ``Videos_LeftCamera/LeftVideoSN001_comp.avi``."""
     file = _DISFA_FILE.fullmatch(path.stem)
     if not file or not _DISFA_FOLDER.fullmatch(path.parent.name):
         return None, None

@@ -1,4 +1,4 @@
-"""Videos written through ffmpeg: frames at their own times, with the sound of the source."""
+"""Write videos with ffmpeg: frames at their own times, with the sound of the source."""
 
 from __future__ import annotations
 
@@ -33,29 +33,25 @@ logger = logging.getLogger(__name__)
 GIF_WIDTH, GIF_RATE = 480, 12.5
 
 _TICK = Fraction(1, 90_000)
-"""Unit of frame times: exact for the usual rates, 30000/1001 among them."""
+"""Unit of frame times; exact for the usual rates, even for 30000/1001."""
 _COPIED_SOUND = frozenset({"aac", "flac", "mp3", "opus"})
-"""What both MP4 files and web browsers take; other sound becomes AAC."""
-_LOG_BYTES, _LAST_WORDS = 4096, 4
-"""From the end of ffmpeg's messages: how much is read, and how many lines are told."""
+"""Codecs that MP4 files can hold and browsers can play; other sound is converted to AAC."""
+_LOG_BYTES, _LOG_LINES = 4096, 4
+"""How much of the end of ffmpeg's messages is read, and how many lines are shown."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of ``path`` if the block ends without exception.
+    """A temporary file that replaces ``path`` if the block ends without an exception.
 
     Raises:
         RenderError: The file or its folder cannot be written.
         StoreDiskFullError: No space is left.
     """
-    temporary = urls.temporary_for(path)
     try:
         urls.make_folder(path.parent)
-        try:
+        with urls.replacing(path) as temporary:
             yield temporary
-            urls.publish(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except urls.failures() as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(path) from error
@@ -65,14 +61,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """The sound that goes into a video."""
+    """The sound track to put into a video."""
 
     path: Path
     track: int
-    """Position among the sound tracks of the file."""
+    """Number of the sound track in the file, from 0."""
     codec: str
     origin_s: float
-    """Time in the file that is 0 in the video."""
+    """The time in the file that becomes 0 in the video."""
     start_s: float | None
     """Sound before this is left out, in seconds from the start of the file."""
     end_s: float | None
@@ -80,7 +76,7 @@ class Sound:
 
 
 def find_sound(path: Path, span: Sampling) -> Sound | None:
-    """The main sound track of a file, cut as ``span`` says; None where there is none.
+    """The main sound track of a file, limited to the time span; None where there is no sound.
 
     Raises:
         RenderError: The file cannot be opened.
@@ -107,30 +103,32 @@ def find_sound(path: Path, span: Sampling) -> Sound | None:
 
 
 class VideoWriter:
-    """Encodes frames into an MP4 file that browsers play: H.264, 4:2:0, its index in front.
+    """Encodes frames into an MP4 file or a GIF.
 
-    Or into a GIF that loops, of at most `GIF_WIDTH` pixels and `GIF_RATE` frames per second. A
-    context manager: the file is complete when its block was left without an exception. Frames pass
-    through a pipe, so a slow encoder holds the caller back and memory stays flat. Colours are
-    stored, and labelled, as BT.709. An odd width or height, which 4:2:0 cannot have, grows by one
-    pixel that repeats the last.
+    The MP4 file plays in browsers: H.264, 4:2:0, with its index at the beginning. The GIF loops,
+    and has at most `GIF_WIDTH` pixels in width and `GIF_RATE` frames per second.
+
+    A context manager: the file is complete when the block ends without an exception. Frames go
+    through a pipe, so that a slow encoder slows down the caller instead of filling the memory.
+    Colours are stored, and labelled, as BT.709. 4:2:0 needs an even width and height: the last
+    column or row is repeated where necessary.
 
     Raises:
-        RenderError: From any method, when ffmpeg fails; it ends with ffmpeg's own last words.
+        RenderError: From any method, when ffmpeg fails; it shows ffmpeg's last messages.
         StoreDiskFullError: From any method, when no space is left.
     """
 
     def __init__(
         self, path: Path, info: MediaInfo, settings: Render, *, comment: str, sound: Sound | None
     ) -> None:
-        """Nothing is started yet.
+        """Ffmpeg is not started yet.
 
         Args:
             path: The new file.
-            info: Size and rate of the frames to come.
-            settings: Of the encoder.
-            comment: Stands in the file's metadata.
-            sound: Goes with the frames, where given.
+            info: Size and rate of the frames.
+            settings: The settings of the encoder.
+            comment: Text for the file's metadata.
+            sound: The sound to add, if any.
         """
         self._path = path
         self._comment = comment if settings.format == "gif" else None
@@ -166,7 +164,7 @@ class VideoWriter:
         try:
             if error:
                 self._process.kill()
-            with contextlib.suppress(av.FFmpegError):  # its exit code says what is wrong
+            with contextlib.suppress(av.FFmpegError):  # the exit code tells what is wrong
                 self._nut.close()
             self._pipe.close()
             code = self._process.wait()
@@ -176,8 +174,8 @@ class VideoWriter:
                 raise self._failure(code)
             if self._comment:
                 _add_gif_comment(self._path, self._comment)
-            if words := self._last_words():
-                logger.warning("%s: ffmpeg made it and says: %s", self._path, words)
+            if messages := self._last_messages():
+                logger.warning("%s: written, but ffmpeg says: %s", self._path, messages)
         finally:
             self._log.close()
 
@@ -186,7 +184,7 @@ class VideoWriter:
 
         Args:
             rgb: (H, W, 3) uint8.
-            pts_s: When it is shown, in seconds; later than the frame before.
+            pts_s: Its presentation time in seconds, later than that of the previous frame.
         """
         height, width = rgb.shape[:2]
         if height % 2 or width % 2:
@@ -203,24 +201,17 @@ class VideoWriter:
             raise self._failure(self._process.wait()) from error
 
     def _failure(self, code: int) -> RenderError | StoreDiskFullError:
-        words = self._last_words()
-        if "No space left on device" in words:
+        messages = self._last_messages()
+        if "No space left on device" in messages:
             return _disk_full(self._path)
         end = f"signal {-code} ended it" if code < 0 else f"it ended with code {code}"
-        return RenderError(f"ffmpeg failed: {words or end}")
+        return RenderError(f"ffmpeg failed: {messages or end}")
 
-    def _last_words(self) -> str:
+    def _last_messages(self) -> str:
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(size - _LOG_BYTES, 0))
         lines = self._log.read().decode(errors="replace").splitlines()
-        return "; ".join([line.strip() for line in lines if line.strip()][-_LAST_WORDS:])
-
-
-def _program() -> str:
-    try:
-        return ffmpeg_path()
-    except RuntimeError as error:
-        raise RenderError(f"ffmpeg is missing: install it, or imageio-ffmpeg: {error}") from error
+        return "; ".join([line.strip() for line in lines if line.strip()][-_LOG_LINES:])
 
 
 def _command(path: Path, settings: Render, comment: str, sound: Sound | None) -> list[str]:
@@ -231,25 +222,26 @@ def _command(path: Path, settings: Render, comment: str, sound: Sound | None) ->
         options = _mp4_options(settings) | {"metadata": f"comment={comment}"}
     if sound:
         options["acodec"] = "copy" if sound.codec in _COPIED_SOUND else "aac"
+        options["strict"] = "experimental"  # ffmpeg 5.1 calls FLAC in MP4 files experimental
         place: dict[str, object] = {"itsoffset": -sound.origin_s}
         if sound.start_s is not None:
-            # Sought roughly in the file's time, then cut where the video's time begins.
+            # Start reading a little early, then cut where the video begins.
             place |= {"ss": sound.start_s, "noaccurate_seek": None}
             options["ss"] = 0
         if sound.end_s is not None:
             options["t"] = sound.end_s - (sound.start_s or 0.0)
         streams.append(ffmpeg.input(str(sound.path), **place)[f"a:{sound.track}"])
-    # However much of the sound is damaged, the video is made: max_error_rate.
+    # -max_error_rate: the video is made no matter how much of the sound is damaged.
     general = ["-copyts", "-max_error_rate", "1", "-hide_banner", "-loglevel", "error", "-y"]
     output = ffmpeg.output(*streams, str(path.absolute()), **options).global_args(*general)
-    command: list[str] = output.compile(cmd=_program())
+    command: list[str] = output.compile(cmd=ffmpeg_path())
     return command
 
 
 def _mp4_options(settings: Render) -> dict[str, object]:
     codec = settings.codec
     if codec == "auto":
-        codec = "h264_nvenc" if _has_nvenc(_program()) else "libx264"
+        codec = "h264_nvenc" if _has_nvenc(ffmpeg_path()) else "libx264"
     preset = settings.preset or ("veryfast" if codec == "libx264" else None)
     return {
         "format": "mp4",
@@ -274,7 +266,7 @@ def _gif_options() -> dict[str, object]:
 
 @cache
 def _has_nvenc(program: str) -> bool:
-    """Whether a GPU encodes: it has to be tried, as ffmpeg lists what it was built with."""
+    """Whether a GPU can encode. Only a trial tells: ffmpeg lists what it was built with."""
     trial = ffmpeg.input("color=size=256x256:duration=0.1", format="lavfi").output(
         "-", format="null", vcodec="h264_nvenc"
     )
@@ -286,7 +278,7 @@ def _has_nvenc(program: str) -> bool:
 
 
 def _add_gif_comment(path: Path, comment: str) -> None:
-    """Put a comment before the end of a GIF, which ffmpeg cannot."""
+    """Add a comment to a GIF, which ffmpeg cannot do."""
     with path.open("r+b") as gif:
         gif.seek(-1, os.SEEK_END)  # the trailer
         gif.write(b"\x21\xfe" + bytes([len(comment)]) + comment.encode() + b"\x00\x3b")
@@ -294,5 +286,5 @@ def _add_gif_comment(path: Path, comment: str) -> None:
 
 def _disk_full(path: Path) -> StoreDiskFullError:
     return StoreDiskFullError(
-        f"no space left in {path.parent}: free some and run again, what is finished is kept"
+        f"no space left in {path.parent}: free some and run again; what is finished is kept"
     )

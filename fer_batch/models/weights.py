@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from fer_batch.errors import ConfigError, WeightsError
 from fer_batch.models.card import ModelCard, read_card
 from fer_batch.models.networks import build_network
+from fer_batch.storage import urls
 
 
 def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelCard]:
@@ -62,8 +62,8 @@ def save(network: nn.Module, card: ModelCard, folder: Path) -> Path:
     card = card.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{card.name}.safetensors"
-    _write_atomic(path, content)
-    _write_atomic(path.with_suffix(".json"), f"{card.model_dump_json(indent=2)}\n".encode())
+    urls.write(path, content)
+    urls.write(path.with_suffix(".json"), f"{card.model_dump_json(indent=2)}\n".encode())
     return path
 
 
@@ -72,9 +72,3 @@ def _in_half_precision(network: nn.Module) -> dict[str, Tensor]:
         name: tensor.half() if tensor.is_floating_point() else tensor.clone()
         for name, tensor in network.state_dict().items()
     }
-
-
-def _write_atomic(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)  # noqa: PTH105

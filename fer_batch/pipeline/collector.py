@@ -1,4 +1,4 @@
-"""Results of many files at once -> the parts of the store, each committed when it is complete."""
+"""Write the results of files into parts of the tables; a part is committed when it is complete."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from fer_batch.records import ChunkResult, DecodeReport, MediaFile, MediaInfo, M
 from fer_batch.results import store
 
 IMAGE_PART_S = 300.0
-"""Still images of a run are committed at least this often."""
+"""Results of still images are committed at least this often."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ending:
-    """What is known of a file after its last chunk."""
+class FileOutcome:
+    """What is known about a file after its last chunk."""
 
     file: MediaFile
     info: MediaInfo | None
     """None when the file could not be opened."""
-    outcome: DecodeReport | Exception
+    report: DecodeReport | Exception
+    """How decoding went, or the error that ended it."""
     n_faces: int
     seconds: float
     """Wall time from opening the file to its last row."""
     cuts: CutDetector
-    """What it saw of the file."""
+    """Has seen all frames of the file."""
 
     def row(self, plan: Plan) -> MediaRow:
         """The media row of the file."""
         return media_row(
             self.file,
             self.info,
-            self.outcome,
+            self.report,
             plan=plan,
             n_faces=self.n_faces,
             seconds=self.seconds,
@@ -45,12 +46,12 @@ class Ending:
 
 
 class Results(Protocol):
-    """Where the results of files go: `Collector`, or what keeps pieces."""
+    """Takes the results of files: `Collector`, or a `PieceCollector`."""
 
     def append(self, file: MediaFile, result: ChunkResult) -> None:
         """Add the rows of one chunk of a file that is not finished yet."""
 
-    def finish(self, ending: Ending) -> MediaRow:
+    def finish(self, outcome: FileOutcome) -> MediaRow:
         """Add a file's media row, after its last chunk; returns it."""
 
     def close(self) -> None:
@@ -58,17 +59,17 @@ class Results(Protocol):
 
 
 class Collector:
-    """Writes each video into a part of its own and still images together into large ones.
+    """Writes each video into a part of its own, and many still images into one part.
 
     A video is committed when it is finished. Images are committed when a part is full, when the
-    last commit was `IMAGE_PART_S` ago, and by `close`. Leaving the ``with`` block without `close`
-    gives up what is not committed.
+    last commit was more than ``image_part_s`` ago, and by `close`. Leaving the ``with`` block
+    without `close` drops what is not committed.
 
     Args:
         out: Output folder.
-        plan: The work.
-        image_part_s: How long finished images may wait.
-        before_commit: Called before every commit; what it raises prevents it.
+        plan: The files, and the settings of the run.
+        image_part_s: How long finished images may wait for their commit.
+        before_commit: Called before every commit; an exception from it prevents the commit.
 
     Raises:
         StoreError: From any method, when the output cannot be written.
@@ -107,9 +108,9 @@ class Collector:
         else:
             self._video(file).append(result)
 
-    def finish(self, ending: Ending) -> MediaRow:
+    def finish(self, outcome: FileOutcome) -> MediaRow:
         """Add a file's media row, after its last chunk; returns it."""
-        file, row = ending.file, ending.row(self._plan)
+        file, row = outcome.file, outcome.row(self._plan)
         if file.kind == "image":
             self._finish_image(file, row)
         else:
@@ -144,10 +145,10 @@ class Collector:
             self._videos[file.media] = self._writer([file.media])
         return self._videos[file.media]
 
-    def _writer(self, medias: Sequence[str]) -> store.PartWriter:
+    def _writer(self, media: Sequence[str]) -> store.PartWriter:
         return store.PartWriter(
             self._out,
-            store.part_id(medias),
+            store.part_id(media),
             config_hash=self._plan.config_hash,
             model_card_json=self._plan.card.model_dump_json(),
         )

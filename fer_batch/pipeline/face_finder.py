@@ -1,4 +1,4 @@
-"""Where the faces are: frames of many files detected in one batch, then tracked file by file."""
+"""Find faces: frames of many files are searched together, then tracked file by file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Bools, Bytes, Faces, Floats, FrameChunk, Ints, MediaKind
 
 MAX_FACES = 32_767
-"""In a frame: ``n_faces`` and ``face_index`` have 16 bits."""
+"""The most faces that a frame can have: ``n_faces`` and ``face_index`` are 16-bit columns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class FoundFaces:
     """The faces of a chunk of frames."""
 
     faces: Faces
@@ -27,50 +27,56 @@ class Found:
     """(M,) int64, unique within a video; None for a still image."""
 
 
-class FileFaces:
-    """What is known of the faces of one file so far."""
+class TrackingState:
+    """What tracking remembers about one file, or another source of frames."""
 
     def __init__(self, kind: MediaKind, config: Config) -> None:
         self.tracker = Tracker(config.track) if kind == "video" else None
         self.cuts = CutDetector(config.track.cut_threshold)
         self.n_frames = 0
         self.last_faces = Faces.join([], [])
-        """Of the last frame that the detector saw."""
+        """Faces of the last frame that was searched."""
         self.last_ids = np.empty(0, np.int64)
+        """Their tracks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """A chunk of frames of one file."""
+class _SearchedChunk:
+    """A chunk of frames, and which of them have to be searched."""
 
-    file: FileFaces
+    state: TrackingState
     chunk: FrameChunk
     is_cut: Bools
-    """(N,) True where the frame does not continue the one before."""
-    is_looked: Bools
-    """(N,) True where the detector has to see the frame."""
+    """(N,) True where a frame does not continue the one before."""
+    needs_detection: Bools
+    """(N,) True where the detector has to search the frame."""
+
+    @property
+    def n_searched(self) -> int:
+        """How many frames have to be searched."""
+        return int(self.needs_detection.sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
-    """Chunks of frames in which faces are being looked for."""
+    """Chunks of frames in which the detector is looking for faces."""
 
-    parts: Sequence[_Part]
+    chunks: Sequence[_SearchedChunk]
     n_frames: int
-    """Frames that the detector has to see."""
+    """Frames that are searched, of all chunks together."""
     faces: Pending[Faces]
-    """Of all of these."""
+    """The faces in all these frames."""
 
 
 class FaceFinder:
     """Finds and tracks the faces of chunks of frames.
 
     Args:
-        detect: Begins to find the faces of frames. Of a still image every frame goes there, and of
-            a video every ``detector.every``-th one and those that follow a cut. In the frames
-            between, each face moves on as its track did; its score is NaN.
-        config: How.
-        watch: Counts ``track``.
+        detect: Starts to find the faces of frames; see `Lanes.detect`. It gets every still image,
+            and of videos every ``detector.every``-th frame and those that follow a cut. In the
+            other frames, each face moves on with its track, and its score is NaN.
+        config: Says how to track, and how often to detect.
+        watch: Measures ``track``.
     """
 
     def __init__(
@@ -83,80 +89,80 @@ class FaceFinder:
         self._config = config
         self._watch = watch
 
-    def begin(self, kind: MediaKind) -> FileFaces:
-        """The state of a file none of whose frames was seen."""
-        return FileFaces(kind, self._config)
+    def begin(self, kind: MediaKind) -> TrackingState:
+        """The state before the first frame of a file or another source."""
+        return TrackingState(kind, self._config)
 
-    def look(self, parts: Sequence[tuple[FileFaces, FrameChunk]]) -> Search:
-        """Begin to look for faces.
-
-        Args:
-            parts: Chunks of any files, those of one file in order.
-        """
+    def submit(self, chunks: Sequence[tuple[TrackingState, FrameChunk]]) -> Search:
+        """Start to search chunks of any files; those of one file have to come in order."""
         with self._watch.time("track"):
-            return self._search([self._part(file, chunk) for file, chunk in parts])
+            return self._search([self._choose(state, chunk) for state, chunk in chunks])
 
-    def find(self, search: Search) -> list[Found | DetectorError]:
-        """The faces of each chunk, or the error of the chunk on which the detector fails.
+    def collect(self, search: Search) -> list[FoundFaces | DetectorError]:
+        """Wait for the faces of each chunk, or the error where the detector failed on it.
 
-        Searches end in the order in which they began.
+        Searches have to be collected in the order in which they were submitted.
         """
         detected = self._wait(search)
         with self._watch.time("track"):
             return [
-                faces if isinstance(faces, DetectorError) else self._follow(part, faces)
-                for part, faces in zip(search.parts, detected, strict=True)
+                faces if isinstance(faces, DetectorError) else self._track(chunk, faces)
+                for chunk, faces in zip(search.chunks, detected, strict=True)
             ]
 
-    def _part(self, file: FileFaces, chunk: FrameChunk) -> _Part:
+    def _choose(self, state: TrackingState, chunk: FrameChunk) -> _SearchedChunk:
+        """Decide which frames of a chunk have to be searched."""
         n = len(chunk.rgb)
-        if file.tracker is None:
-            return _Part(file, chunk, is_cut=np.zeros(n, np.bool_), is_looked=np.ones(n, np.bool_))
-        is_cut = file.cuts.update(chunk.rgb)
-        number = file.n_frames + np.arange(n)
-        file.n_frames += n
-        return _Part(file, chunk, is_cut, (number % self._config.detector.every == 0) | is_cut)
+        if state.tracker is None:
+            return _SearchedChunk(state, chunk, np.zeros(n, np.bool_), np.ones(n, np.bool_))
+        is_cut = state.cuts.update(chunk.rgb)
+        number = state.n_frames + np.arange(n)
+        state.n_frames += n
+        needs_detection = (number % self._config.detector.every == 0) | is_cut
+        return _SearchedChunk(state, chunk, is_cut, needs_detection)
 
-    def _search(self, parts: Sequence[_Part]) -> Search:
-        frames = [part.chunk.rgb[row] for part in parts for row in np.flatnonzero(part.is_looked)]
-        return Search(parts, len(frames), self._detect(frames))
+    def _search(self, chunks: Sequence[_SearchedChunk]) -> Search:
+        frames = [
+            each.chunk.rgb[row] for each in chunks for row in np.flatnonzero(each.needs_detection)
+        ]
+        return Search(chunks, len(frames), self._detect(frames))
 
     def _wait(self, search: Search) -> list[Faces | DetectorError]:
-        """Faces of the frames of each chunk that the detector has seen."""
+        """The faces in the searched frames of each chunk; after an error, each chunk is retried."""
         try:
             faces = search.faces.result()
         except DetectorError as error:
-            if len(search.parts) == 1:
+            if len(search.chunks) == 1:
                 return [error]
-            return [each for part in search.parts for each in self._wait(self._search([part]))]
-        parts = faces.split([int(part.is_looked.sum()) for part in search.parts])
-        return [_countable(each) for each in parts]
+            return [each for chunk in search.chunks for each in self._wait(self._search([chunk]))]
+        by_chunk = faces.split([chunk.n_searched for chunk in search.chunks])
+        return [_check_count(each) for each in by_chunk]
 
-    def _follow(self, part: _Part, faces: Faces) -> Found:
-        """The faces of all frames of a chunk from those of the frames that were looked at."""
-        file, chunk = part.file, part.chunk
-        if file.tracker is None:
-            return Found(faces, None)
-        detected = faces.split([1] * int(part.is_looked.sum()))
+    def _track(self, searched: _SearchedChunk, faces: Faces) -> FoundFaces:
+        """The faces of all frames of a chunk, given those of the searched frames."""
+        state, chunk = searched.state, searched.chunk
+        if state.tracker is None:
+            return FoundFaces(faces, None)
+        detected = faces.split([1] * searched.n_searched)
         frames, track_ids = [], []
         for row, frame in enumerate(chunk.rgb):
             pts_s = chunk.pts_s[row : row + 1]
-            if part.is_looked[row]:
-                is_cut = part.is_cut[row : row + 1]
-                file.last_faces = next(detected)
-                file.last_ids = file.tracker.update(file.last_faces, pts_s, is_cut)
-                frames.append(file.last_faces)
-                track_ids.append(file.last_ids)
+            if searched.needs_detection[row]:
+                is_cut = searched.is_cut[row : row + 1]
+                state.last_faces = next(detected)
+                state.last_ids = state.tracker.update(state.last_faces, pts_s, is_cut)
+                frames.append(state.last_faces)
+                track_ids.append(state.last_ids)
             else:
-                shift = file.tracker.shift(file.last_ids, float(pts_s[0]))
-                moved, stays = _move(file.last_faces, shift, frame)
+                shift = state.tracker.shift(state.last_ids, float(pts_s[0]))
+                moved, stays = _move(state.last_faces, shift, frame)
                 frames.append(moved)
-                track_ids.append(file.last_ids[stays])
-        return Found(Faces.join(frames, [1] * len(frames)), np.concatenate(track_ids))
+                track_ids.append(state.last_ids[stays])
+        return FoundFaces(Faces.join(frames, [1] * len(frames)), np.concatenate(track_ids))
 
 
-def _countable(faces: Faces) -> Faces | DetectorError:
-    """Faces, unless a frame has more than the tables can count."""
+def _check_count(faces: Faces) -> Faces | DetectorError:
+    """The faces, or an error when a frame has more than the tables can count."""
     most = int(np.bincount(faces.frame_row, minlength=1).max())
     if most <= MAX_FACES:
         return faces
@@ -164,7 +170,10 @@ def _countable(faces: Faces) -> Faces | DetectorError:
 
 
 def _move(faces: Faces, shift: Floats, frame: Bytes) -> tuple[Faces, Bools]:
-    """Faces of one frame shifted by (M, 2) pixels, and which of them are still in the frame."""
+    """The faces of a frame shifted by (M, 2) pixels; those outside are left out.
+
+    Also returns (M,) bool, True for the faces that are still in the frame.
+    """
     height, width = frame.shape[:2]
     edge = np.array([width, height, width, height], np.float32)
     box_px = np.clip(faces.box_px + np.tile(shift, 2), 0, edge)

@@ -1,8 +1,8 @@
-"""Threads that detect and classify, and keep every device busy.
+"""Threads, called lanes, that detect and classify, and keep every device busy.
 
-On a CPU each lane works at a task of its own, in one thread: no thread waits for another, and no
-core has two to run. A GPU has a few lanes with a stream each: while a batch of one is computed,
-that of another is prepared and copied, and what came out of a third is read.
+On a CPU each lane does a task of its own in one thread, so that no thread waits for another and no
+core runs two. A GPU has a few lanes with a CUDA stream each: while the batch of one lane is
+computed, another lane prepares and copies its batch, and a third reads its results.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LANES_PER_GPU = 4
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a run uses: ``config.runtime`` with every gap filled."""
+    """What a run uses: ``config.runtime`` with a value for everything that was left empty."""
 
     devices: tuple[torch.device, ...]
     lanes: int
@@ -44,10 +44,10 @@ class Resources:
 
     @classmethod
     def of(cls, config: Config) -> Resources:
-        """Fill the gaps with what suits the machine.
+        """Choose what suits the machine, where the configuration leaves it open.
 
         Raises:
-            ConfigError: A device is not there.
+            ConfigError: A device does not exist.
         """
         runtime = config.runtime
         devices = pick_devices(runtime.device)
@@ -64,27 +64,27 @@ class Resources:
 
 
 class Pending(Generic[T]):
-    """What comes out of several tasks, joined in their order."""
+    """The results of several tasks, joined in order."""
 
     def __init__(self, futures: Sequence[Future[T]], join: Callable[[list[T]], T]) -> None:
         self._futures, self._join = futures, join
 
     def is_done(self) -> bool:
-        """Whether `result` would come at once."""
+        """Whether `result` would not have to wait."""
         return all(future.done() for future in self._futures)
 
     def wait(self) -> None:
-        """Return when all is done."""
+        """Wait until all tasks are done."""
         wait(self._futures)
 
     def result(self) -> T:
-        """The whole; an error of a task is raised."""
+        """Wait, and join the results. An error of a task is raised here."""
         return self._join([future.result() for future in self._futures])
 
 
 @dataclass(frozen=True, slots=True)
 class _Models:
-    """What one device has loaded."""
+    """The models that are loaded on one device."""
 
     device: torch.device
     detector: Detector
@@ -94,16 +94,16 @@ class _Models:
 class Lanes:
     """Detection and classification in the background.
 
-    A context manager. Torch and OpenCV use one thread per call inside it; leaving it stops the
-    lanes and gives up what they have not begun.
+    A context manager. Inside the block, Torch and OpenCV use one thread per call. Leaving the block
+    stops the lanes and drops the tasks that have not started.
 
     Args:
-        plan: Says what to load.
-        resources: On which devices, in how many lanes.
-        watch: Counts ``detect`` and ``classify``.
+        plan: Says which models to load.
+        resources: Says on which devices, and in how many lanes.
+        watch: Measures ``detect`` and ``classify``.
 
     Raises:
-        ConfigError, DetectorError, WeightsError: What a device needs cannot be loaded.
+        ConfigError, DetectorError, WeightsError: A model cannot be loaded.
     """
 
     def __init__(self, plan: Plan, resources: Resources, watch: Stopwatch) -> None:
@@ -112,12 +112,12 @@ class Lanes:
         models = [_load(plan, device, resources.batch_size) for device in resources.devices]
         self._batch_frames = models[0].detector.batch_frames
         self.n_frames = 2 * resources.lanes * self._batch_frames
-        """Frames that keep every lane busy while more are made ready."""
-        self._seats: SimpleQueue[_Models] = SimpleQueue()
+        """Frames that keep every lane busy while the next ones are prepared."""
+        self._free_models: SimpleQueue[_Models] = SimpleQueue()
         for lane in range(resources.lanes):
-            self._seats.put(models[lane % len(models)])
-        self._seat = threading.local()
-        self._pool = ThreadPoolExecutor(resources.lanes, "fer_batch-lane", self._sit_down)
+            self._free_models.put(models[lane % len(models)])
+        self._thread_local = threading.local()
+        self._pool = ThreadPoolExecutor(resources.lanes, "fer_batch-lane", self._init_worker)
         self._watch = watch
 
     def __enter__(self) -> Lanes:
@@ -132,37 +132,38 @@ class Lanes:
         cv2.setNumThreads(self._threads_before[1])
 
     def detect(self, frames: Sequence[Bytes]) -> Pending[Faces]:
-        """Begin to find the faces of frames; see `Detector.detect`."""
+        """Start to find the faces of frames; see `Detector.detect`."""
         n = self._batch_frames
-        batches = [frames[start : start + n] for start in range(0, len(frames), n)]
+        batches = [frames[first : first + n] for first in range(0, len(frames), n)]
 
-        def begin(batch: Sequence[Bytes]) -> Future[Faces]:
+        def start(batch: Sequence[Bytes]) -> Future[Faces]:
             return self._submit("detect", lambda models: models.detector.detect(batch))
 
         sizes = [len(batch) for batch in batches]
-        return Pending([begin(batch) for batch in batches], lambda each: Faces.join(each, sizes))
+        return Pending([start(batch) for batch in batches], lambda each: Faces.join(each, sizes))
 
     def classify(self, crops: Tensor) -> Pending[Floats]:
-        """Begin to classify one crop or more; see `Classifier`."""
+        """Start to classify one crop or more; see `Classifier`."""
 
-        def begin(batch: Tensor) -> Future[Floats]:
+        def start(batch: Tensor) -> Future[Floats]:
             return self._submit("classify", lambda models: models.classifier(batch))
 
         batches = torch.split(crops, self._batch_size)
-        return Pending([begin(batch) for batch in batches], np.concatenate)
+        return Pending([start(batch) for batch in batches], np.concatenate)
 
-    def _sit_down(self) -> None:
+    def _init_worker(self) -> None:
+        """Give the current thread the models, and on a GPU the stream, that it uses from now on."""
         torch.set_num_threads(1)
-        self._seat.models = self._seats.get()
-        device = self._seat.models.device
+        self._thread_local.models = self._free_models.get()
+        device = self._thread_local.models.device
         if device.type == "cuda":
             torch.cuda.set_device(device)
             torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
-    def _submit(self, stage: str, work: Callable[[_Models], T]) -> Future[T]:
+    def _submit(self, stage: str, task: Callable[[_Models], T]) -> Future[T]:
         def run() -> T:
             with self._watch.time(stage):
-                return work(self._seat.models)
+                return task(self._thread_local.models)
 
         return self._pool.submit(run)
 
@@ -183,5 +184,5 @@ def _load(plan: Plan, device: torch.device, batch_size: int) -> _Models:
         ),
     )
     if device.type == "cuda":
-        torch.cuda.synchronize(device)  # the lanes' streams do not wait for the one that loaded
+        torch.cuda.synchronize(device)  # the lanes' streams do not wait for the stream that loaded
     return models

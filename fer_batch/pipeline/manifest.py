@@ -1,4 +1,4 @@
-"""What a run says of itself: the media row of each file, its summary, and run.json."""
+"""The records of a run: the media row of each file, the summary, and run.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fer_batch.pipeline.plan import Plan
 from fer_batch.records import DecodeReport, MediaFile, MediaInfo, MediaRow, Status
 
 PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pillow", "numpy", "pyarrow")
-"""Whose versions can change results."""
+"""Packages whose versions can change results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +28,22 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did."""
+    """What a run has done."""
 
     n_ok: int
     n_partial: int
     n_failed: int
     n_skipped: int
-    """Files whose rows were there already."""
+    """Files whose rows were already there."""
     n_frames: int
     n_faces: int
     seconds: float
     device: str
     stage_seconds: Mapping[str, float]
-    """Wall time by stage; of what several threads do at once, the sum over them."""
+    """Wall time of each stage, added up over all threads."""
     problems: tuple[Problem, ...]
     interrupted: bool
-    """True when the run was asked to stop before its end."""
+    """True when the run was stopped early."""
 
     def __str__(self) -> str:
         return (
@@ -56,18 +56,21 @@ class Summary:
 def media_row(
     file: MediaFile,
     info: MediaInfo | None,
-    outcome: DecodeReport | Exception,
+    report: DecodeReport | Exception,
     *,
     plan: Plan,
     n_faces: int,
     seconds: float,
 ) -> MediaRow:
-    """The row of a file that ended well (a report) or badly (an error)."""
-    if isinstance(outcome, DecodeReport):
-        report, status, error = outcome, outcome.status, outcome.message
+    """The row of a file, given the report of its decoding or the error that ended it."""
+    decoder: str | None
+    status: Status
+    if isinstance(report, DecodeReport):
+        decoder, status, error = report.decoder, report.status, report.message
     else:
-        report, status = DecodeReport("none", 0, 0, 0), "failed"
-        error = str(outcome) if isinstance(outcome, FerError) else repr(outcome)
+        decoder, status = None, "failed"
+        error = str(report) if isinstance(report, FerError) else repr(report)
+        report = DecodeReport("none", 0, 0, 0)
     return MediaRow(
         media=file.media,
         root=str(file.path).removesuffix(file.media).rstrip("/") or "/",
@@ -88,7 +91,7 @@ def media_row(
         n_frames_damaged=report.n_frames_damaged,
         n_frames_missing=report.n_frames_missing,
         n_faces=n_faces if status != "failed" else 0,
-        decoder=report.decoder if isinstance(outcome, DecodeReport) else None,
+        decoder=decoder,
         n_segments=report.n_segments,
         n_segments_fallback=report.n_segments_fallback,
         detector=plan.config.detector.name,
@@ -99,7 +102,7 @@ def media_row(
 
 
 def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, object]:
-    """What run.json holds."""
+    """The content of run.json."""
     counts = asdict(summary)
     stage_seconds = counts.pop("stage_seconds")
     del counts["problems"]
@@ -116,6 +119,14 @@ def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, obj
         "config": plan.config.model_dump(mode="json"),
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            **{name: _version(name) for name in PACKAGES},
         },
     }
+
+
+def _version(package: str) -> str | None:
+    """The installed version; None where a package is missing, as decord may be."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

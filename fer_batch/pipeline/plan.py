@@ -1,4 +1,4 @@
-"""What a run has to do: discovery against what the output already holds. Loads no network."""
+"""Plan a run: compare the input files with the results that are already there. Loads no network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fer_batch.config import Config, result_hash
 from fer_batch.errors import MediaError
 from fer_batch.faces.detectors import weights_sha256
 from fer_batch.media import discovery
+from fer_batch.media.decode.decord_decoder import find_decord
 from fer_batch.models.card import ModelCard, find_weights, read_card
 from fer_batch.records import MediaFile
 from fer_batch.results import store
@@ -20,34 +21,35 @@ class Plan:
     """The work of one run."""
 
     todo: tuple[MediaFile, ...]
-    """Files that are new, changed, or failed last time; still images first, then by path."""
+    """Files that are new or changed, or failed last time: still images first, then by path."""
     n_done: int
-    """Files found whose rows are already there."""
+    """The number of files that need no work, as their rows are already there."""
     config: Config
     config_hash: str
     detector_sha256: str
-    """Of the detector's weight file; empty where it has none."""
+    """SHA-256 of the detector's weight file; empty where it has none."""
     weights: Path
     card: ModelCard
 
-    def without(self, medias: Collection[str]) -> Plan:
-        """What is left to do when these files are done."""
-        return replace(self, todo=tuple(file for file in self.todo if file.media not in medias))
+    def without(self, media: Collection[str]) -> Plan:
+        """The plan without the files of these names."""
+        return replace(self, todo=tuple(file for file in self.todo if file.media not in media))
 
 
 def make_plan(inputs: Sequence[Path], out: Path, config: Config, *, force: bool = False) -> Plan:
-    """Find the files of a run and tell which still need work.
+    """Find the files of a run, and which of them need work.
 
     Args:
         inputs: Files and folders, searched recursively.
-        out: Output folder; it need not exist.
-        config: What to do with the files.
-        force: Also the files that are done.
+        out: Output folder; it may be missing.
+        config: The settings.
+        force: Process files again that are already done.
 
     Raises:
         MediaError: An input is missing or holds no media.
         StoreError: The output belongs to other files.
         WeightsError: The classifier's weights or their card are missing.
+        ConfigError: The configured decoder is not installed.
     """
     files = discovery.find(inputs)
     if not files:
@@ -62,11 +64,13 @@ def make_plan(inputs: Sequence[Path], out: Path, config: Config, *, force: bool 
 
 
 def plan_for(files: Sequence[MediaFile], config: Config) -> Plan:
-    """A plan to do all of these files.
+    """A plan to process all of these files.
 
     Raises:
         WeightsError: The classifier's weights or their card are missing.
+        ConfigError: The configured decoder is not installed.
     """
+    find_decord(config.decode)
     weights = find_weights(config.classifier.weights)
     card = read_card(weights)
     detector_sha256 = weights_sha256(config.detector)

@@ -1,4 +1,4 @@
-"""Files fetched and decoded ahead, several parts at once, into a queue that is bounded in bytes."""
+"""Decode files ahead in several threads, into a queue that is bounded in bytes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from fer_batch.config import Config
 from fer_batch.errors import DecodeError
 from fer_batch.media.cache import fetched
 from fer_batch.media.decode import FrameReader
+from fer_batch.media.decode.source import SegmentedSource
 from fer_batch.records import DecodeReport, FrameChunk, MediaFile, MediaInfo
 
 
@@ -26,51 +28,90 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class End:
-    """The last that comes of a file."""
+class EndOfFile:
+    """Follows a file's last chunk."""
 
     file: MediaFile
     info: MediaInfo | None
     """None when the file could not be opened."""
     outcome: DecodeReport | Exception
     seconds: float
-    """Wall time spent on decoding this file."""
+    """Time that threads spent on decoding this file, added up."""
+
+
+class _State(Enum):
+    """What can be done with a file."""
+
+    BUSY = auto()
+    """One thread opens the file or reads the packets of a segment. The others have to wait."""
+    READY = auto()
+    """Any thread may take the next segment."""
+    ALL_TAKEN = auto()
+    """Every segment was taken; some may still be decoded."""
+    ENDED = auto()
+    """Its `EndOfFile` is in the queue. Threads that still decode it give up."""
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
-    """A file under way."""
+class _OpenFile:
+    """A file that is being read; its methods change the state, under the lock of the pool."""
 
     file: MediaFile
-    reader: FrameReader = field(init=False)
-    close: Callable[[], None] = field(init=False)
-    """These two are known once the file is open."""
+    source: SegmentedSource = field(init=False)
+    """Known once the file is open; so is `info`."""
     info: MediaInfo | None = None
-    is_busy: bool = True
-    """Whether a thread opens the file, or goes on reading it: no other may take a part."""
-    n_given: int = 0
-    """Parts that threads have taken."""
-    turn: int = 0
-    """Part whose chunks are due."""
+    close: Callable[[], None] = lambda: None
+    state: _State = _State.BUSY
+    n_taken: int = 0
+    """Segments that threads have taken."""
+    n_done: int = 0
+    """Segments whose chunks were all handed on: the number of the segment whose turn it is."""
     n_threads: int = 1
-    """That have to do with it."""
-    is_abandoned: bool = False
-    has_ended: bool = False
-    """Whether its `End` was handed on."""
+    """Threads that still hold the file open."""
     seconds: float = 0.0
 
-    def has_part(self) -> bool:
-        """Whether a thread may take a part."""
-        return not (self.is_busy or self.has_ended) and self.n_given < self.reader.n_parts
+    def take_segment(self) -> int:
+        """Keep the file for one thread, which reads the next segment; returns its number."""
+        self.state = _State.BUSY
+        self.n_threads += 1
+        self.n_taken += 1
+        return self.n_taken - 1
+
+    def release(self) -> None:
+        """Let other threads take the segments that are left."""
+        if self.state is _State.BUSY:
+            is_left = self.n_taken < self.source.n_segments
+            self.state = _State.READY if is_left else _State.ALL_TAKEN
+
+    def finish_segment(self) -> bool:
+        """Give the turn to the next segment; returns whether there is none."""
+        self.n_done += 1
+        return self.n_done == self.source.n_segments
+
+    def end(self) -> None:
+        """No more chunks of it are handed on."""
+        self.state = _State.ENDED
+
+    def leave(self) -> bool:
+        """One thread does not need the file any more; returns whether it was the last."""
+        self.n_threads -= 1
+        return self.state is _State.ENDED and not self.n_threads
 
 
 class ReaderPool:
-    """Threads that decode files in their order, one part of a file each at a time.
+    """Threads that decode files in the given order, each thread one segment at a time.
 
-    Chunks of one file come in order and are followed by its `End`; files interleave, and at most as
-    many as there are readers are open. A reader whose part is not yet due decodes up to its first
-    chunk and waits. Decoded pixels that are handed on and not released never exceed the budget by
-    more than one chunk per reader. Leaving the ``with`` block stops and joins the threads.
+    The chunks of a file come in order and are followed by its `EndOfFile`. Chunks of different
+    files are mixed: as many files as there are threads may be open. A thread whose segment is not
+    yet due decodes its first chunk and waits. Chunks that were handed on and not released never
+    take more than the budget, plus one chunk per thread. Leaving the ``with`` block stops and joins
+    the threads.
+
+    Args:
+        files: What to read.
+        config: How to sample, fetch and decode them.
+        readers: The number of threads.
+        buffer_mb: The budget for decoded pixels, in megabytes.
     """
 
     def __init__(
@@ -78,10 +119,10 @@ class ReaderPool:
     ) -> None:
         self._files = deque(files)
         self._config = config
-        self._budget = buffer_mb * 1e6
-        self._items: deque[Chunk | End] = deque()
-        self._held = 0
-        self._jobs: list[_Job] = []
+        self._max_bytes = buffer_mb * 1e6
+        self._held_bytes = 0
+        self._items: deque[Chunk | EndOfFile] = deque()
+        self._open_files: list[_OpenFile] = []
         self._n_running = self._n_readers = readers
         self._error: BaseException | None = None
         self._stopped = False
@@ -102,9 +143,8 @@ class ReaderPool:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        for job in self._jobs:
-            if job.info:
-                job.close()
+        for opened in self._open_files:
+            opened.close()
 
     @property
     def at_end(self) -> bool:
@@ -112,12 +152,12 @@ class ReaderPool:
         with self._changed:
             return not self._items and not self._n_running
 
-    def take(self, max_frames: int, *, wait: bool = True) -> list[Chunk | End]:
-        """What is ready, in order; its pixels count until each chunk is released.
+    def take(self, max_frames: int, *, wait: bool = True) -> list[Chunk | EndOfFile]:
+        """The items that are ready, in order. Each chunk has to be released after use.
 
         Args:
-            max_frames: Take no further chunk when there are as many.
-            wait: For the first item, unless all is over.
+            max_frames: No further chunk is taken once there are so many frames.
+            wait: Wait for the first item, unless nothing more will come.
         """
         with self._changed:
             if wait:
@@ -126,7 +166,7 @@ class ReaderPool:
                 )
             if self._error:
                 raise self._error
-            taken: list[Chunk | End] = []
+            taken: list[Chunk | EndOfFile] = []
             n_frames = 0
             while self._items and n_frames < max_frames:
                 item = self._items.popleft()
@@ -136,24 +176,25 @@ class ReaderPool:
             return taken
 
     def release(self, chunk: Chunk) -> None:
-        """Count the pixels of a chunk no longer."""
+        """Say that the pixels of a chunk are not needed any more."""
         with self._changed:
-            self._held -= chunk.frames.rgb.nbytes
+            self._held_bytes -= chunk.frames.rgb.nbytes
             self._changed.notify_all()
 
     def abandon(self, file: MediaFile) -> None:
-        """Stop decoding a file whose frames cannot be used; its `End` still comes."""
+        """Stop decoding a file whose frames cannot be used. Its `EndOfFile` still comes."""
         with self._changed:
-            for job in self._jobs:
-                job.is_abandoned |= job.file == file
+            for opened in [each for each in self._open_files if each.file == file]:
+                self._end(opened, DecodeError(f"{file.media}: given up", file.path))
 
     def _run(self) -> None:
         try:
-            while job := self._next_job():
-                if job.info is None:
-                    self._open(job)
+            while task := self._next_task():
+                opened, number = task
+                if number is None:
+                    self._open(opened)
                 else:
-                    self._read(job, job.n_given - 1)
+                    self._read(opened, number)
         except BaseException as error:  # noqa: BLE001 - `take` raises it
             self._error = error
         finally:
@@ -161,110 +202,115 @@ class ReaderPool:
                 self._n_running -= 1
                 self._changed.notify_all()
 
-    def _next_job(self) -> _Job | None:
-        """The earliest file that has a part, else a new one; None when there will be neither."""
+    def _next_task(self) -> tuple[_OpenFile, int | None] | None:
+        """A segment of the earliest file that has one left, else a file to open.
+
+        Returns None when there will be neither.
+        """
         with self._changed:
             while not self._stopped:
-                job = next((job for job in self._jobs if job.has_part()), None)
-                if job:
-                    job.is_busy = True
-                    job.n_given += 1
-                    job.n_threads += 1
-                    return job
-                if self._files and len(self._jobs) < self._n_readers:
-                    self._jobs.append(_Job(self._files.popleft()))
-                    return self._jobs[-1]
-                if not self._files and not any(job.is_busy for job in self._jobs):
+                for opened in self._open_files:
+                    if opened.state is _State.READY:
+                        return opened, opened.take_segment()
+                if self._files and len(self._open_files) < self._n_readers:
+                    self._open_files.append(_OpenFile(self._files.popleft()))
+                    return self._open_files[-1], None
+                is_busy = any(opened.state is _State.BUSY for opened in self._open_files)
+                if not self._files and not is_busy:
                     return None
                 self._changed.wait()
             return None
 
-    def _open(self, job: _Job) -> None:
+    def _open(self, opened: _OpenFile) -> None:
         error: Exception | None = None
-        started = time.perf_counter()
         config = self._config
         try:
-            with contextlib.ExitStack() as stack:
-                local = fetched(job.file, config.runtime, go_on=lambda: not self._stopped)
+            with self._timed(opened), contextlib.ExitStack() as stack:
+                local = fetched(opened.file, config.runtime, go_on=lambda: not self._stopped)
                 reader = FrameReader(stack.enter_context(local), config.sampling, config.decode)
-                job.reader = stack.enter_context(reader)
-                job.info, job.close = reader.info, stack.pop_all().close
-        except Exception as caught:  # noqa: BLE001 - what one file does must not end the others
+                opened.source = stack.enter_context(reader).source
+                opened.info, opened.close = opened.source.info, stack.pop_all().close
+        except Exception as caught:  # noqa: BLE001 - a file that fails must not stop the others
             error = caught
-        self._count(job, started)
-        if error or not job.reader.n_parts:
-            self._end(job, error)
-        self._free(job)
-        self._leave(job)
+        with self._changed:
+            if error or not opened.source.n_segments:
+                self._end(opened, error)
+        self._release(opened)
+        self._leave(opened)
 
-    def _read(self, job: _Job, number: int) -> None:
-        """Decode a part as far as its first chunk; when it is due, hand it on and go on."""
+    def _read(self, opened: _OpenFile, number: int) -> None:
+        """Decode the first chunk of a segment, wait for the segment's turn, and decode the rest."""
         error: Exception | None = None
         try:
-            with contextlib.ExitStack() as left:
-                left.callback(self._free, job)
-                started = time.perf_counter()
-                part = job.reader.take()
-                if not part.is_open:
-                    left.close()
-                chunks = left.enter_context(contextlib.closing(job.reader.read(part)))
-                chunk = next(chunks, None)
-                self._count(job, started)
-                while chunk is not None and self._is_due(job, number):
-                    self._put(job, chunk)
-                    started = time.perf_counter()
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._release, opened)
+                with self._timed(opened):
+                    segment = opened.source.next_segment()
+                    if not segment.is_streamed:
+                        stack.close()
+                    chunks = stack.enter_context(contextlib.closing(segment.chunks))
                     chunk = next(chunks, None)
-                    self._count(job, started)
+                while chunk is not None and self._hand_on(opened, number, chunk):
+                    with self._timed(opened):
+                        chunk = next(chunks, None)
         except Exception as caught:  # noqa: BLE001 - as above
             error = caught
-        if self._is_due(job, number):
-            job.turn += 1
-            if error or job.turn == job.reader.n_parts:
-                self._end(job, error)
-            with self._changed:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over(opened) or opened.n_done == number)
+            if not self._is_over(opened):
+                is_last = opened.finish_segment()
+                if error or is_last:
+                    self._end(opened, error)
                 self._changed.notify_all()
-        self._leave(job)
+        self._leave(opened)
 
-    def _count(self, job: _Job, started: float) -> None:
-        with self._changed:
-            job.seconds += time.perf_counter() - started
+    @contextlib.contextmanager
+    def _timed(self, opened: _OpenFile) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._changed:
+                opened.seconds += time.perf_counter() - started
 
-    def _is_due(self, job: _Job, number: int) -> bool:
-        """Wait for the turn of a part; False when it will not come."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or job.has_ended or job.turn == number)
-            return not (self._stopped or job.has_ended)
+    def _is_over(self, opened: _OpenFile) -> bool:
+        return self._stopped or opened.state is _State.ENDED
 
-    def _put(self, job: _Job, frames: FrameChunk) -> None:
+    def _hand_on(self, opened: _OpenFile, number: int, frames: FrameChunk) -> bool:
+        """Put a chunk into the queue when it is its turn and there is room.
+
+        Returns False when it is not wanted any more.
+        """
         n_bytes = frames.rgb.nbytes
+
+        def may_go() -> bool:
+            has_room = not self._held_bytes or self._held_bytes + n_bytes <= self._max_bytes
+            return self._is_over(opened) or (opened.n_done == number and has_room)
+
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._stopped or not self._held or self._held + n_bytes <= self._budget
-            )
-            if job.is_abandoned:
-                raise DecodeError(f"{job.file.media}: given up", job.file.path)
-            self._held += n_bytes
-            self._items.append(Chunk(job.file, job.reader.info, frames))
+            self._changed.wait_for(may_go)
+            if self._is_over(opened):
+                return False
+            self._held_bytes += n_bytes
+            self._items.append(Chunk(opened.file, opened.source.info, frames))
+            self._changed.notify_all()
+            return True
+
+    def _end(self, opened: _OpenFile, error: Exception | None) -> None:
+        """Put the end of a file into the queue; the lock is held."""
+        outcome = error or opened.source.report
+        opened.end()
+        self._open_files.remove(opened)
+        self._items.append(EndOfFile(opened.file, opened.info, outcome, opened.seconds))
+        self._changed.notify_all()
+
+    def _release(self, opened: _OpenFile) -> None:
+        with self._changed:
+            opened.release()
             self._changed.notify_all()
 
-    def _end(self, job: _Job, error: Exception | None) -> None:
-        outcome = error or job.reader.report
+    def _leave(self, opened: _OpenFile) -> None:
         with self._changed:
-            job.has_ended = True
-            self._jobs.remove(job)
-            self._items.append(End(job.file, job.info, outcome, job.seconds))
-            self._changed.notify_all()
-
-    def _free(self, job: _Job) -> None:
-        """Let other threads take parts."""
-        with self._changed:
-            job.is_busy = False
-            self._changed.notify_all()
-
-    def _leave(self, job: _Job) -> None:
-        """Close a file that no thread uses any more."""
-        with self._changed:
-            job.n_threads -= 1
-            is_over = job.has_ended and not job.n_threads
-        if is_over and job.info:
-            job.close()
+            is_last = opened.leave()
+        if is_last:
+            opened.close()

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Measure where the time of a run goes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up wall time by stage, over all threads."""
+    """Adds up the wall time of each stage over all threads."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -18,7 +18,7 @@ class Stopwatch:
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Count what happens inside."""
+        """Measure the block as a part of a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -26,6 +26,6 @@ class Stopwatch:
             self.add(stage, time.perf_counter() - started)
 
     def add(self, stage: str, seconds: float) -> None:
-        """Count time that was taken elsewhere."""
+        """Add time that was measured elsewhere."""
         with self._lock:
             self.seconds[stage] += seconds

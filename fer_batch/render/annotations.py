@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,10 +12,8 @@ from fer_batch.emotions import EMOTIONS
 from fer_batch.records import Floats, Ints, MediaRow, Seconds
 from fer_batch.render.content import Annotation, EmotionsOverTime
 from fer_batch.render.face_paths import FacePaths
-from fer_batch.results import store, timeline
+from fer_batch.results import timeline
 
-IMAGES_AT_ONCE = 256
-"""Still images whose rows are read from the tables together."""
 LABEL_MARGIN = 0.1
 """Lead in probability that another emotion needs to take over the label of a track."""
 AROUND_S = 2.0
@@ -120,18 +117,13 @@ def load_annotations(
     Raises:
         StoreError: A table cannot be read.
     """
-    for block in _blocks(rows):
-        medias = [row.media for row in block]
-        faces = timeline.load(out, media=medias)
-        frames = store.read(out, "frames", medias=medias).to_pandas()
-        for row in block:
-            seen = frames[frames["media"] == row.media]
-            yield Annotations(
-                faces[faces["media"] == row.media],
-                seen["frame_index"].to_numpy(np.int64),
-                seen["pts_s"].to_numpy(np.float64),
-                smooth_s=smooth_s,
-            )
+    for file in timeline.each_file(out, rows):
+        yield Annotations(
+            file.faces,
+            file.frames["frame_index"].to_numpy(np.int64),
+            file.frames["pts_s"].to_numpy(np.float64),
+            smooth_s=smooth_s,
+        )
 
 
 def _points(faces: pd.DataFrame) -> Floats | None:
@@ -139,14 +131,6 @@ def _points(faces: pd.DataFrame) -> Floats | None:
     if faces["points_px"].isna().any() or faces.empty:
         return None
     return np.stack(faces["points_px"].to_list()).astype(np.float32).reshape(-1, 5, 2)
-
-
-def _blocks(rows: Iterable[MediaRow]) -> Iterator[list[MediaRow]]:
-    """Each video alone, still images together: a table is not opened for each of them."""
-    for kind, group in itertools.groupby(rows, key=lambda row: row.kind):
-        size = IMAGES_AT_ONCE if kind == "image" else 1
-        while block := list(itertools.islice(group, size)):
-            yield block
 
 
 def _largest_around(counts: Ints, pts_s: Seconds) -> Ints:

@@ -1,4 +1,4 @@
-"""The moments worth showing: where a face shows an emotion most."""
+"""The highlights of a run: where a face shows an emotion most."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ STRONG = 0.5
 """Strength from which an emotion is worth showing: more than all others together."""
 
 BRIEF_S = 0.5
-"""Tracks that last less are often no faces: they are shown only where none lasts longer."""
+"""Tracks that last less than this often are no faces: they are shown only where none lasts longer.
+"""
 
 _EMOTIONS = list(EMOTIONS)
 _NEUTRAL = EMOTIONS.index("neutral")
@@ -24,7 +25,7 @@ _FIELDS = ["media", "frame_index", "face_index", "pts_s", "emotion", "prob", "st
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Highlight:
     """A face in one frame, and the emotion that it shows there."""
 
     media: str
@@ -35,38 +36,39 @@ class Moment:
     emotion: int
     """Position in EMOTIONS."""
     prob: float
-    """Of the emotion, in [0, 1]."""
+    """Probability of the emotion, in [0, 1]."""
     strength: float
-    """``prob``, as far as it holds before and after."""
+    """The lower one of the probabilities averaged over the time before and over the time after."""
 
     @property
     def is_expressive(self) -> bool:
-        """Whether it clearly shows something else than a neutral face."""
+        """Whether the face clearly shows something else than a neutral expression."""
         return self.emotion != _NEUTRAL and self.strength >= STRONG
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """The strongest moment of each emotion of one tracked face."""
+class TrackHighlights:
+    """The strongest moment of each emotion of one track."""
 
     track_id: int
     n_frames: int
-    """In which it was found."""
-    moments: tuple[Moment, ...]
-    """In EMOTIONS order: those that are strong, and the strongest in any case."""
+    """Frames in which its face was found."""
+    highlights: tuple[Highlight, ...]
+    """In EMOTIONS order: all that are strong, and the strongest in any case."""
 
 
-def of_tracks(faces: pd.DataFrame, *, smooth_s: float, most: int) -> list[Track]:
-    """What the tracks of a video show, those first that are in most frames, brief ones left out.
+def of_tracks(faces: pd.DataFrame, *, smooth_s: float, most: int) -> list[TrackHighlights]:
+    """The highlights of the tracks of a video.
 
-    Probabilities are those of `timeline.smooth`. They count as far as they hold: the same average
-    over the future must not be lower. Else a slip of the network would win at the begin of a track,
-    where there is no past.
+    Tracks that are in most frames come first; brief ones are left out. Probabilities are those of
+    `timeline.smooth`, which averages over the past. A highlight must also hold in the same average
+    over the future; else an error of the network in the first frame of a track, which has no past,
+    would win.
 
     Args:
         faces: Of one video, from `timeline.load`.
         smooth_s: Time constant of the averages, in seconds.
-        most: Number of tracks to give.
+        most: Number of tracks to return.
     """
     pts_s = faces.groupby("track_id")["pts_s"]
     lasts_s = pts_s.max() - pts_s.min()
@@ -81,12 +83,12 @@ def of_tracks(faces: pd.DataFrame, *, smooth_s: float, most: int) -> list[Track]
     strongest = best.groupby("track_id")["strength"].transform("max")
     best = best[(best["strength"] >= STRONG) | (best["strength"] == strongest)]
     return [
-        Track(track, n, tuple(_moments(best[best["track_id"] == track])))
+        TrackHighlights(track, n, tuple(_highlights(best[best["track_id"] == track])))
         for track, n in zip(n_frames.index.tolist(), n_frames.tolist(), strict=True)
     ]
 
 
-def of_images(faces: pd.DataFrame, *, most: int) -> list[Moment]:
+def of_images(faces: pd.DataFrame, *, most: int) -> list[Highlight]:
     """The faces of still images that show each emotion most, strongest first, one per image.
 
     Args:
@@ -95,12 +97,12 @@ def of_images(faces: pd.DataFrame, *, most: int) -> list[Moment]:
     """
     found = _dominant(faces, _probs(faces)).sort_values("strength", ascending=False, kind="stable")
     found = found.drop_duplicates(["media", "emotion"])
-    return _moments(found.groupby("emotion").head(most))
+    return _highlights(found.groupby("emotion").head(most))
 
 
-def most_expressive(moments: Iterable[Moment]) -> Moment | None:
+def most_expressive(highlights: Iterable[Highlight]) -> Highlight | None:
     """The strongest that is not neutral, else the strongest; None where there are none."""
-    return max(moments, key=lambda moment: (moment.is_expressive, moment.strength), default=None)
+    return max(highlights, key=lambda each: (each.is_expressive, each.strength), default=None)
 
 
 def _probs(faces: pd.DataFrame) -> Floats:
@@ -114,5 +116,5 @@ def _dominant(faces: pd.DataFrame, strengths: Floats) -> pd.DataFrame:
     return faces.assign(emotion=emotion, prob=prob, strength=strength)[emotion >= 0]
 
 
-def _moments(faces: pd.DataFrame) -> list[Moment]:
-    return [Moment(*values) for values in faces[_FIELDS].itertuples(index=False)]
+def _highlights(faces: pd.DataFrame) -> list[Highlight]:
+    return [Highlight(*values) for values in faces[_FIELDS].itertuples(index=False)]

@@ -1,4 +1,4 @@
-"""Pictures cut from frames, and laid out in sheets with what is known of them."""
+"""The layout of contact sheets: faces and thumbnails cut from frames, with text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from fer_batch.emotions import COLOURS, EMOTIONS, Colour
 from fer_batch.records import Bytes, Floats
 from fer_batch.render import sprites
 from fer_batch.render.sprites import FADED, INK, PAPER, fit
-from fer_batch.report.highlights import Moment
+from fer_batch.report.highlights import Highlight
 
 _FACE_PX = 176
 _THUMBNAIL_PX = (240, 160)
 """Width and height of the space that a whole frame is fitted into."""
 _CONTEXT = 1.8
-"""Side of what is shown around a face, in longer sides of its box."""
+"""Side of the square that is cut around a face, in longer sides of its box."""
 _EMPTY: Colour = (25, 27, 32)
-_LOUD: Colour = (255, 176, 120)
-"""For what a person should look into."""
+_PROBLEM: Colour = (255, 176, 120)
 
 _TITLE_PX, _TEXT_PX, _SMALL_PX = 24, 15, 13
 _MARGIN_PX, _GAP_PX, _LINE_PX = 28, 14, 20
@@ -31,8 +30,8 @@ _LEAST_WIDTH_PX = 620
 _TILES_PER_ROW = 6
 
 
-class Scene:
-    """A frame with its faces: whatever a sheet shows of a source goes through here."""
+class FrameWithFaces:
+    """A frame with its faces; every picture in a sheet is cut from one."""
 
     def __init__(self, rgb: Bytes, box_px: Floats) -> None:
         """Take a frame.
@@ -44,10 +43,10 @@ class Scene:
         self._rgb = rgb
         self._box_px = box_px
 
-    def face(self, moment: Moment) -> Bytes:
-        """A square with the face and what is around it; black where the frame is too narrow."""
+    def face(self, highlight: Highlight) -> Bytes:
+        """A square around the face; black where the frame is too narrow for it."""
         height, width = self._rgb.shape[:2]
-        x1, y1, x2, y2 = self._box_px[moment.face_index].tolist()
+        x1, y1, x2, y2 = self._box_px[highlight.face_index].tolist()
         face_px = max(x2 - x1, y2 - y1, 1.0)
         side = round(max(min(_CONTEXT * face_px, height, width), face_px))
         left, right = _span((x1 + x2) / 2, side, width)
@@ -57,14 +56,16 @@ class Scene:
         square = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_CONSTANT)
         return _resize(np.asarray(square, np.uint8), _FACE_PX, _FACE_PX)
 
-    def thumbnail(self, moment: Moment | None) -> Bytes:
-        """The whole frame, and in it the face framed in the colour of its emotion."""
+    def thumbnail(self, highlight: Highlight | None) -> Bytes:
+        """The whole frame, small; the face has a box in the colour of its emotion."""
         height, width = self._rgb.shape[:2]
         scale = min(_THUMBNAIL_PX[0] / width, _THUMBNAIL_PX[1] / height)
         small = _resize(self._rgb, max(round(scale * width), 1), max(round(scale * height), 1))
-        if moment is not None:
-            x1, y1, x2, y2 = np.rint(self._box_px[moment.face_index] * scale).astype(int).tolist()
-            colour = COLOURS[EMOTIONS[moment.emotion]]
+        if highlight is not None:
+            x1, y1, x2, y2 = (
+                np.rint(self._box_px[highlight.face_index] * scale).astype(int).tolist()
+            )
+            colour = COLOURS[EMOTIONS[highlight.emotion]]
             cv2.rectangle(small, (x1 - 3, y1 - 3), (x2 + 3, y2 + 3), INK, 1)
             cv2.rectangle(small, (x1 - 2, y1 - 2), (x2 + 2, y2 + 2), colour, 1)
             cv2.rectangle(small, (x1 - 1, y1 - 1), (x2 + 1, y2 + 1), INK, 1)
@@ -76,8 +77,8 @@ class Cell:
     """A face in a sheet."""
 
     picture: Bytes | None
-    """From `Scene.face`; None where the frame could not be had."""
-    moment: Moment
+    """From `FrameWithFaces.face`; None where the frame could not be decoded."""
+    highlight: Highlight
     caption: str
 
 
@@ -95,25 +96,25 @@ class Tile:
     """A file in an overview."""
 
     picture: Bytes | None
-    """From `Scene.thumbnail`; None where there is none."""
+    """From `FrameWithFaces.thumbnail`; None where there is none."""
     name: str
-    moment: Moment | None
-    """That of the picture; None for one without a face."""
+    highlight: Highlight | None
+    """The face in the picture; None where there is none."""
     detail: str
     problem: str = ""
     """Why there is no picture."""
 
 
 def draw_sheet(title: str, facts: str, lines: Sequence[Line], note: str = "") -> Bytes:
-    """A sheet of faces with a column for each emotion that there is.
+    """A sheet of faces with a column for each emotion that occurs.
 
     Args:
         title: Shortened where it is too long.
-        facts: Stands below the title.
+        facts: Written below the title.
         lines: From top to bottom.
-        note: Stands below them.
+        note: Written below them.
     """
-    emotions = sorted({cell.moment.emotion for line in lines for cell in line.cells})
+    emotions = sorted({cell.highlight.emotion for line in lines for cell in line.cells})
     label_px = _LABEL_PX if any(line.name for line in lines) else 0
     step_x, step_y = _FACE_PX + _GAP_PX, _FACE_PX + 2 * _LINE_PX + 2 * _GAP_PX
     width = label_px + len(emotions) * step_x - _GAP_PX
@@ -122,7 +123,7 @@ def draw_sheet(title: str, facts: str, lines: Sequence[Line], note: str = "") ->
         y = _HEAD_PX + number * step_y
         _write(canvas, line.name, _MARGIN_PX, y, colour=PAPER, size_px=_TITLE_PX, bold=True)
         _write(canvas, line.detail, _MARGIN_PX, y + 34, colour=FADED, size_px=_SMALL_PX)
-        cells = {cell.moment.emotion: cell for cell in line.cells}
+        cells = {cell.highlight.emotion: cell for cell in line.cells}
         for column, emotion in enumerate(emotions):
             x = _MARGIN_PX + label_px + column * step_x
             _draw_cell(canvas, x, y, cells.get(emotion))
@@ -135,7 +136,7 @@ def draw_overview(title: str, facts: str, tiles: Sequence[Tile]) -> Bytes:
 
     Args:
         title: Shortened where it is too long.
-        facts: Stands below the title.
+        facts: Written below the title.
         tiles: Row by row; at least one.
     """
     step_x, step_y = _THUMBNAIL_PX[0] + _GAP_PX, _THUMBNAIL_PX[1] + 2 * _LINE_PX + 2 * _GAP_PX
@@ -149,7 +150,7 @@ def draw_overview(title: str, facts: str, tiles: Sequence[Tile]) -> Bytes:
 
 
 def _canvas(width: int, height: int, title: str, facts: str) -> Bytes:
-    """A sheet with its head, and room of this size below it."""
+    """An empty sheet with its title, and room of this size below it."""
     width = max(width, _LEAST_WIDTH_PX)
     size = (_HEAD_PX + height + _MARGIN_PX - _GAP_PX, width + 2 * _MARGIN_PX, 3)
     canvas = np.full(size, INK, np.uint8)
@@ -166,7 +167,7 @@ def _draw_cell(canvas: Bytes, x: int, y: int, cell: Cell | None) -> None:
         return
     if cell.picture is not None:
         space[:] = cell.picture
-    emotion, prob = EMOTIONS[cell.moment.emotion], cell.moment.prob
+    emotion, prob = EMOTIONS[cell.highlight.emotion], cell.highlight.prob
     below = y + _FACE_PX
     canvas[below : below + 4, x : x + round(prob * _FACE_PX)] = COLOURS[emotion]
     _write(canvas, emotion, x, below + 9, colour=COLOURS[emotion])
@@ -188,12 +189,12 @@ def _draw_tile(canvas: Bytes, x: int, y: int, tile: Tile) -> None:
     taken = _write_left_of(canvas, tile.detail, x + width, below, FADED)
     if tile.problem:
         problem = fit(tile.problem, _TEXT_PX, width - taken)
-        _write(canvas, problem, x, below, colour=_LOUD)
-    elif tile.moment is None:
+        _write(canvas, problem, x, below, colour=_PROBLEM)
+    elif tile.highlight is None:
         _write(canvas, "no face", x, below, colour=FADED)
     else:
-        emotion = EMOTIONS[tile.moment.emotion]
-        words = f"{emotion} {tile.moment.prob:.0%}"
+        emotion = EMOTIONS[tile.highlight.emotion]
+        words = f"{emotion} {tile.highlight.prob:.0%}"
         _write(canvas, words, x, below, colour=COLOURS[emotion])
 
 
@@ -211,14 +212,17 @@ def _write(
 
 
 def _write_left_of(canvas: Bytes, words: str, x: int, y: int, colour: Colour) -> int:
-    """Write words that end at ``x``; gives the width that they take, with a space."""
+    """Write words that end at ``x``; returns their width with a space before them."""
     sprite = sprites.text(words, _TEXT_PX, colour)
     sprite.paste(canvas, x - sprite.width, y)
     return sprite.width + _TEXT_PX if words else 0
 
 
 def _span(middle: float, length: int, limit: int) -> tuple[int, int]:
-    """A stretch of this length, moved inside 0 to ``limit``, or beyond it on both sides."""
+    """An interval of this length around ``middle``, moved inside 0 to ``limit``.
+
+    One that is too long sticks out on both sides.
+    """
     spare = limit - length
     start = spare // 2 if spare < 0 else min(max(round(middle - length / 2), 0), spare)
     return start, start + length

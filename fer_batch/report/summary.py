@@ -1,4 +1,4 @@
-"""What a run leaves for people: a summary in Markdown, all files as CSV, timelines of videos."""
+"""The report of a run: a summary in Markdown, all files as CSV, timelines of videos."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tabulate import tabulate
 
 from fer_batch.config import Config
 from fer_batch.emotions import EMOTIONS
-from fer_batch.errors import RenderError
+from fer_batch.render.outputs import Progress, names_of
 from fer_batch.report import timeline_plots
 from fer_batch.report.markdown import code
-from fer_batch.report.timeline_plots import clock
+from fer_batch.report.timeline_plots import time_text
 from fer_batch.results import store, timeline
 from fer_batch.results.parquet import writing
 
@@ -24,12 +24,12 @@ MOST_FILES = 100
 MOST_PROBLEMS = 30
 MOST_TIMELINES = 24
 
-_FILE = ["media", "kind", "status", "error", "duration_s", "n_frames_decoded"]
-_FILE += ["n_frames_damaged", "n_frames_missing", "n_faces"]
-_SEEN = ["frames", "face_share", "tracks", "emotion", *EMOTIONS]
-_MADE = ["timeline", "annotated", "sheet"]
+_FILE_COLUMNS = ["media", "kind", "status", "error", "duration_s", "n_frames_decoded"]
+_FILE_COLUMNS += ["n_frames_damaged", "n_frames_missing", "n_faces"]
+_CONTENT_COLUMNS = ["frames", "face_share", "tracks", "emotion", *EMOTIONS]
+_PRODUCT_COLUMNS = ["timeline", "annotated", "sheet"]
 _STATUSES = ("ok", "partial", "failed")
-_RESULTS = {
+_RESULT_PATHS = {
     "all files": "report/files.csv",
     "rows of files": "media",
     "rows of frames": "frames",
@@ -39,9 +39,9 @@ _RESULTS = {
     "explanations": "explain/summary.md",
     "settings and versions": "run.json",
 }
-_MORE = "[report/files.csv](files.csv)"
-_REASON_SIGNS = 240
-"""Of longer ones the middle is left out."""
+_ALL_FILES = "[report/files.csv](files.csv)"
+_REASON_LENGTH = 240
+"""Characters of a reason; a longer one loses its middle."""
 _NAME_BYTES = 255
 """Longest name of a file on the usual file systems."""
 
@@ -50,68 +50,75 @@ def make_report(
     out: Path,
     config: Config,
     *,
-    medias: Collection[str] = (),
-    on_progress: Callable[[int, int], None] = lambda n_done, n_videos: None,
+    media: str | Collection[str] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Write the folder ``report`` of a run.
 
     ``summary.md`` says what ran, what became of the files, and where the results are; ``files.csv``
-    has a row for every file; ``timelines`` has pictures of videos. Of a run of more than
-    `MOST_FILES` files, what was seen is told of so many, videos and many faces first: of no others
-    frames and faces are read, and of one video at a time.
+    has a row for every file; ``timelines`` has pictures of videos. What the faces show is read for
+    `MOST_FILES` files at most, videos first, then by number of faces. The tables of one video are
+    in memory at a time.
 
     Args:
         out: Output folder of a run.
         config: That of the run; ``render.smooth_s`` steadies the timelines.
-        medias: Videos whose timelines are drawn; none: the `MOST_TIMELINES` with most faces.
-        on_progress: Called with the number of videos read and of all that shall be.
+        media: Names of videos whose timelines are drawn; None draws the `MOST_TIMELINES` with most
+            faces.
+        on_progress: Called from this thread whenever a video is done.
 
     Returns:
         The summary.
 
     Raises:
-        RenderError: A name in `medias` is not that of a video of which the run has frames.
+        RenderError: A name is not that of a video of which the run has frames.
         StoreError: ``out`` is not the output folder of a finished run, its tables cannot be read,
             or the folder cannot be written.
     """
     run = store.read_run(out)
-    files = store.read(out, "media", columns=[*_FILE, "root", "config_hash"]).to_pandas()
+    files = store.read(out, "media", columns=[*_FILE_COLUMNS, "root", "config_hash"]).to_pandas()
     files = files.sort_values("media", ignore_index=True)
     files["error"] = [_reason(*each) for each in files[["root", "media", "error"]].to_numpy()]
     ranked = files.sort_values(["kind", "n_faces"], ascending=False, kind="stable")
     videos = ranked["media"][(ranked["kind"] == "video") & (ranked["n_frames_decoded"] > 0)]
-    unknown = sorted(set(medias) - set(videos))
-    if unknown:
-        raise RenderError(f"{out} holds no frames of a video {unknown[0]}")
-    drawn = set(medias) or set(videos.head(MOST_TIMELINES))
-    shown = {*ranked["media"].head(MOST_FILES), *drawn}
-    stills = files["media"][(files["kind"] == "image") & files["media"].isin(shown)]
+    chosen = names_of(out, media, videos.tolist(), what="frames of a video")
+    with_timeline = set(videos.head(MOST_TIMELINES)) if chosen is None else chosen
+    listed = {*ranked["media"].head(MOST_FILES), *with_timeline}
+    images = files["media"][(files["kind"] == "image") & files["media"].isin(listed)]
     with writing(out):
-        seen = [timeline.summary(out, media=stills.tolist())]
-        timelines = {}
-        read = [name for name in videos if name in shown]
+        summaries = [timeline.summary(out, media=images.tolist())]
+        timelines, n_frames = {}, 0
+        read = [name for name in videos if name in listed]
         for number, name in enumerate(read, 1):
-            seen.append(timeline.summary(out, media=name))
-            for row in seen[-1].to_dict("records"):
-                if name in drawn and row["seconds"] > 0:
+            summaries.append(timeline.summary(out, media=name))
+            for row in summaries[-1].to_dict("records"):
+                n_frames += row["frames"]
+                if name in with_timeline and row["seconds"] > 0:
                     timelines[name] = _draw(out, row, config.render.smooth_s)
-            on_progress(number, len(read))
-        for path in (out / "report" / "timelines").rglob("*.png"):
-            if path.relative_to(out).as_posix() not in timelines.values():
-                path.unlink()
-        told = pd.concat(seen)[["media", *_SEEN]]
-        files = files.merge(told, "left", on="media").astype({"frames": "Int64", "tracks": "Int64"})
-        files = files.assign(timeline=files["media"].map(timelines), **_made(out, files["media"]))
-        return _write(out, run, files, files["media"].isin(shown))
+            on_progress(Progress(number, len(read), n_frames, share=number / len(read)))
+        _remove_others(out, timelines.values())
+        content = pd.concat(summaries)[["media", *_CONTENT_COLUMNS]]
+        files = files.merge(content, "left", on="media")
+        files = files.astype({"frames": "Int64", "tracks": "Int64"})
+        products = _products(out, files["media"])
+        files = files.assign(timeline=files["media"].map(timelines), **products)
+        return _write(out, run, files, files["media"].isin(listed))
+
+
+def _remove_others(out: Path, timelines: Collection[str]) -> None:
+    """Remove the timelines of an earlier report."""
+    for path in (out / "report" / "timelines").rglob("*.png"):
+        if path.relative_to(out).as_posix() not in timelines:
+            path.unlink()
 
 
 def _draw(out: Path, row: Mapping[Any, Any], smooth_s: float) -> str:
-    """Draw the timeline of a video, and tell where, relative to the output folder."""
+    """Draw the timeline of a video; returns its path relative to the output folder."""
     name = f"{row['media']}.png"
     if max(len(part.encode()) for part in name.split("/")) > _NAME_BYTES:
         name = f"{store.part_id([row['media']])}.png"
     facts = [
-        clock(row["seconds"]),
+        time_text(row["seconds"]),
         f"{row['frames']:,} frames",
         f"{row['face_share']:.0%} with a face",
         f"tracks: {row['tracks']:,}",
@@ -125,9 +132,9 @@ def _draw(out: Path, row: Mapping[Any, Any], smooth_s: float) -> str:
     return f"report/timelines/{name}"
 
 
-def _made(out: Path, medias: Collection[str]) -> dict[str, list[str | None]]:
-    """Where the annotated copy and the sheet of each file are, relative to the output folder."""
-    taken = set(medias)
+def _products(out: Path, names: Collection[str]) -> dict[str, list[str | None]]:
+    """Paths of the annotated copy and of the sheet of each file, relative to the output folder."""
+    taken = set(names)
     there = {
         path.relative_to(out).as_posix()
         for folder in ("annotated", "sheets")
@@ -137,28 +144,31 @@ def _made(out: Path, medias: Collection[str]) -> dict[str, list[str | None]]:
     def first(paths: Iterable[str]) -> str | None:
         return next((path for path in paths if path in there), None)
 
-    def copies(media: str) -> Iterable[str]:
-        others = (media + ending for ending in (".mp4", ".gif", ".png"))
-        names = [media, *(name for name in others if name not in taken)]
-        return (f"annotated/{name}" for name in names)
+    def copies(name: str) -> list[str]:
+        others = (name + ending for ending in (".mp4", ".gif", ".png"))
+        return [
+            f"annotated/{copy}" for copy in (name, *others) if copy == name or copy not in taken
+        ]
 
     return {
-        "annotated": [first(copies(media)) for media in medias],
-        "sheet": [first([f"sheets/{media}.png"]) for media in medias],
+        "annotated": [first(copies(name)) for name in names],
+        "sheet": [first([f"sheets/{name}.png"]) for name in names],
     }
 
 
-def _write(out: Path, run: Mapping[str, Any], files: pd.DataFrame, is_shown: pd.Series) -> Path:
+def _write(out: Path, run: Mapping[str, Any], files: pd.DataFrame, is_listed: pd.Series) -> Path:
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    table = files[[*_FILE, *_SEEN, *_MADE]].to_csv(index=False, float_format="%.3f")
+    table = files[[*_FILE_COLUMNS, *_CONTENT_COLUMNS, *_PRODUCT_COLUMNS]].to_csv(
+        index=False, float_format="%.3f"
+    )
     (folder / "files.csv").write_text(table, encoding="utf-8")
     sections = [
         f"# {code(out.resolve().name)}",
         _facts(run, files),
         _problems(files[files["status"] != "ok"]),
         _results(out),
-        _table(files[is_shown], len(files)),
+        _table(files[is_listed], len(files)),
         _timelines(files["timeline"].dropna()),
     ]
     path = folder / "summary.md"
@@ -167,7 +177,7 @@ def _write(out: Path, run: Mapping[str, Any], files: pd.DataFrame, is_shown: pd.
 
 
 def _facts(run: Mapping[str, Any], files: pd.DataFrame) -> str:
-    """What ran, and how much of what."""
+    """A table of what ran, and of how many files, frames and faces there are."""
     counts = files["status"].value_counts()
     statuses = [f"{counts[status]:,} {status}" for status in _STATUSES if status in counts]
     videos = files[files["kind"] == "video"]
@@ -180,7 +190,7 @@ def _facts(run: Mapping[str, Any], files: pd.DataFrame) -> str:
         "settings": code(run["config_hash"])
         + (f"; {others:,} files were made with others" if others else ""),
         "files": ": ".join([f"{len(files):,}", ", ".join(statuses)]).removesuffix(": "),
-        "videos": f"{len(videos):,}, {clock(videos['duration_s'].sum())} in all",
+        "videos": f"{len(videos):,}, {time_text(videos['duration_s'].sum())} in all",
         "still images": f"{len(files) - len(videos):,}",
         "frames decoded": f"{files['n_frames_decoded'].sum():,}, "
         f"{files['n_frames_damaged'].sum():,} of them damaged; "
@@ -192,26 +202,26 @@ def _facts(run: Mapping[str, Any], files: pd.DataFrame) -> str:
 
 
 def _problems(files: pd.DataFrame) -> str:
-    """Files that are not ok, and why; those that failed first."""
+    """A list of the files that are not ok, with the reasons; those that failed come first."""
     if files.empty:
         return ""
     lines = []
     for file in files.sort_values(["status", "media"]).head(MOST_PROBLEMS).to_dict("records"):
-        reason = code(file["error"] or "nothing was said", most=_REASON_SIGNS)
+        reason = code(file["error"] or "nothing was said", most=_REASON_LENGTH)
         lines.append(f"- {code(file['media'])} {file['status']}: {reason}")
     more = len(files) - len(lines)
-    lines += [f"- and {more:,} more: {_MORE}"] if more else []
+    lines += [f"- and {more:,} more: {_ALL_FILES}"] if more else []
     return "\n".join(["## Problems\n", *lines])
 
 
 def _results(out: Path) -> str:
-    there = {what: path for what, path in _RESULTS.items() if (out / path).exists()}
+    there = {what: path for what, path in _RESULT_PATHS.items() if (out / path).exists()}
     lines = [f"- {what}: {_link(path, path)}" for what, path in there.items()]
     return "\n".join(["## Results\n", *lines])
 
 
 def _table(files: pd.DataFrame, n_files: int) -> str:
-    """What was seen in each file."""
+    """A table of what the faces of each file show."""
     if files.empty:
         return ""
     rows = [
@@ -222,15 +232,15 @@ def _table(files: pd.DataFrame, n_files: int) -> str:
             "" if pd.isna(row["face_share"]) else f"{row['face_share']:.0%}",
             "" if row["kind"] == "image" or pd.isna(row["tracks"]) else f"{row['tracks']:,}",
             timeline.strongest(row),
-            " ".join(_link(what, row[what]) for what in _MADE if not pd.isna(row[what])),
+            " ".join(_link(what, row[what]) for what in _PRODUCT_COLUMNS if not pd.isna(row[what])),
         ]
         for row in files.to_dict("records")
     ]
     titles = ["file", "status", "frames", "with a face", "tracks", "mean probabilities", "see"]
-    sides = ["left", "left", "right", "right", "right", "left", "left"]
-    table = tabulate(rows, titles, "pipe", colalign=sides, disable_numparse=True)
+    alignment = ["left", "left", "right", "right", "right", "left", "left"]
+    table = tabulate(rows, titles, "pipe", colalign=alignment, disable_numparse=True)
     more = n_files - len(files)
-    note = f"\n\nand {more:,} more: {_MORE}" if more else ""
+    note = f"\n\nand {more:,} more: {_ALL_FILES}" if more else ""
     return f"## Files\n\n{table}{note}"
 
 
@@ -240,10 +250,10 @@ def _timelines(paths: pd.Series) -> str:
 
 
 def _reason(root: str, media: str, error: str | float) -> str:
-    """What went wrong, without the path of the file; empty where nothing did."""
+    """The error of a file without the path of the file; empty where there is none."""
     return error.removeprefix(f"{Path(root, media)}: ") if isinstance(error, str) else ""
 
 
 def _link(words: str, path: str) -> str:
-    """A link from the summary to what has this path in the output folder."""
+    """A link from the summary to a path in the output folder."""
     return f"[{words}]({quote(posixpath.relpath(path, 'report'))})"

@@ -1,4 +1,4 @@
-"""Parquet files written group by group, and what goes wrong in reading and writing them."""
+"""Parquet files written group by group, and errors of reading and writing them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ TABLES_PER_GROUP = 256
 
 
 class TableFile:
-    """One Parquet file under its temporary name, written group by group: memory stays flat."""
+    """A Parquet file that is written group by group, so that memory stays flat.
+
+    It has a temporary name until `commit`.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
-        # Not that of another writer, who was given up and comes back.
-        self.temporary = urls.temporary_for(path.with_name(f"{path.name}.{os.urandom(4).hex()}"))
+        self.temporary = urls.temporary_for(path)
         self._file = self.temporary.open("wb")
         self.parquet = pq.ParquetWriter(self._file, schema, compression="zstd")
         self._buffer: list[pa.Table] = []
 
     def append(self, rows: pa.Table) -> None:
-        """Add rows; they are written when enough have come."""
+        """Add rows; they are written when there are enough of them.
+
+        A group of the file holds whole tables of rows as they were added.
+        """
         if len(rows):
             self._buffer.append(rows)
         n_rows = sum(map(len, self._buffer))
@@ -41,7 +46,7 @@ class TableFile:
             self._flush()
 
     def close(self) -> None:
-        """Complete the file and bring it to the disk."""
+        """Complete the file and make sure that it is on the disk."""
         self._flush()
         self.parquet.close()
         self._file.flush()
@@ -49,13 +54,13 @@ class TableFile:
         self._file.close()
 
     def commit(self, check: Callable[[], None] = lambda: None) -> None:
-        """Complete the file and put it in its place, unless `check` raises just before that."""
+        """Complete the file and rename it, unless `check`, called just before, raises."""
         self.close()
         check()
         urls.publish(self.temporary, self.path)
 
     def discard(self) -> None:
-        """Close and remove the temporary file, if it is still there."""
+        """Close and remove the temporary file, if it still exists."""
         with contextlib.suppress(OSError):  # on a full disk closing fails too
             self.parquet.close()
         with contextlib.suppress(OSError):
@@ -69,13 +74,13 @@ class TableFile:
             self._buffer = []
 
 
-def keep_only(path: Path, medias: AbstractSet[str]) -> None:
-    """Rewrite a file without the rows of other files than these, where it has any."""
+def keep_only(path: Path, media: AbstractSet[str]) -> None:
+    """Remove the rows of all other input files from a Parquet file, if it has any."""
     with reading(path), pq.ParquetFile(urls.contents(path)) as old:
         present = set(old.read(["media"])["media"].unique().to_pylist())
-    if present <= medias:
+    if present <= media:
         return
-    kept = pa.array(list(medias), pa.string())
+    kept = pa.array(list(media), pa.string())
     with pq.ParquetFile(urls.contents(path)) as old:
         new = TableFile(path, old.schema_arrow)
         try:
@@ -89,7 +94,7 @@ def keep_only(path: Path, medias: AbstractSet[str]) -> None:
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Make a StoreError, or StoreDiskFullError, of what goes wrong in writing to this folder."""
+    """Turn errors of writing to this folder into StoreError or StoreDiskFullError."""
     try:
         yield
     except urls.failures() as error:
@@ -100,13 +105,13 @@ def writing(out: Path) -> Iterator[None]:
             ) from error
         raise StoreError(
             f"{out} cannot be written: {urls.reason(error)}. Choose another folder with -o, or "
-            "mend this one"
+            "repair this one"
         ) from error
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Make a StoreError of what goes wrong in reading this file."""
+    """Turn errors of reading this file into StoreError."""
     try:
         yield
     except urls.failures(pa.ArrowException) as error:

@@ -1,12 +1,12 @@
 """The output folder of a run: Parquet tables, committed part by part, and its manifest.
 
 A *part* is one video, or up to `IMAGES_PER_PART` still images: ``frames/<part>.parquet``,
-``faces/<part>.parquet`` and ``media/part-<part>.parquet``. The media table is the truth: its file
-is renamed into place last and taken away first, so that at any moment the rows of every file in
-``media`` are complete. Rows of other files are leftovers of a killed run: `reconcile` removes them.
+``faces/<part>.parquet`` and ``media/part-<part>.parquet``. The media file of a part is renamed into
+place last and removed first, so that at any moment the rows of every file in ``media`` are
+complete. Rows of other files were left by a killed run: `reconcile` removes them.
 
-The order of a run: take the `lock`, `reconcile`, ask what is `pending`, `forget` those files, then
-write them with one `PartWriter` per part.
+A run takes the `lock`, calls `reconcile`, asks which files are `pending`, calls `forget` for them,
+then writes them with one `PartWriter` per part.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from fer_batch.errors import StoreError
 from fer_batch.records import ChunkResult, MediaFile, MediaRow
 from fer_batch.results import tables
+from fer_batch.results.columns import TABLES, VERSION, Name
 from fer_batch.results.parquet import TableFile, keep_only, reading, writing
 from fer_batch.storage import claims, urls
 
@@ -36,20 +37,21 @@ _REQUESTS = 32
 """Files behind a URL that are read at once."""
 
 _STAMP = ["media", "root", "status", "size_bytes", "mtime_ns", "config_hash"]
-"""Columns of media that tell whether a file is done: of many files, all take twice as long."""
+"""Columns of media that tell whether a file is done. Reading all columns takes twice as long."""
 _PART_FILE = "[0-9a-f]" * 16 + ".parquet"
 
 
-def part_id(medias: Sequence[str]) -> str:
+def part_id(media: Sequence[str]) -> str:
     """Name of the part that holds these files: 16 hex digits."""
-    return hashlib.blake2b("\0".join(medias).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\0".join(media).encode(), digest_size=8).hexdigest()
 
 
 class PartWriter:
     """Writes one part; nothing of it is visible before `commit`, which is all or nothing.
 
-    It replaces a part of the same name; files that stand in other parts must have been forgotten
-    (`forget`). Leaving the ``with`` block without `commit` leaves no trace. One thread at a time.
+    It replaces a part of the same name. Files that are in other parts must be removed from them
+    first (`forget`). Leaving the ``with`` block without `commit` leaves no trace. Only one thread
+    may use it at a time.
 
     Raises:
         StoreDiskFullError: From any method, when no space is left.
@@ -59,18 +61,18 @@ class PartWriter:
     def __init__(self, out: Path, part: str, *, config_hash: str, model_card_json: str) -> None:
         self._out = out
         metadata = {
-            "fer_batch.schema_version": tables.VERSION,
+            "fer_batch.schema_version": VERSION,
             "fer_batch.config_hash": config_hash,
             "fer_batch.model_card": model_card_json,
         }
-        self._files: dict[tables.Name, TableFile] = {}
+        self._files: dict[Name, TableFile] = {}
         self._rows: list[MediaRow] = []
         try:
             with writing(out):
-                for table, schema in tables.SCHEMAS.items():
-                    path = _path(out, table, part)
+                for name, table in TABLES.items():
+                    path = _path(out, name, part)
                     urls.make_folder(path.parent)
-                    self._files[table] = TableFile(path, schema.with_metadata(metadata))
+                    self._files[name] = TableFile(path, table.schema.with_metadata(metadata))
         except StoreError:
             self.abort()
             raise
@@ -83,53 +85,60 @@ class PartWriter:
 
     def append(self, result: ChunkResult) -> None:
         """Add the frames and faces of one chunk; chunks of a file come in order."""
+        self.append_rows(TABLES["frames"].rows(result), TABLES["faces"].rows(result))
+
+    def append_rows(self, frames: pa.Table, faces: pa.Table) -> None:
+        """Add rows of the tables ``frames`` and ``faces``; those of a file come in order."""
         with writing(self._out):
-            self._files["frames"].append(tables.frames_table(result))
-            self._files["faces"].append(tables.faces_table(result))
+            self._files["frames"].append(frames)
+            self._files["faces"].append(faces)
 
     def finish(self, row: MediaRow) -> None:
         """Add a file's media row; a failed file loses the frames and faces appended so far."""
         self._rows.append(row)
 
     def commit(self, check: Callable[[], None] = lambda: None) -> None:
-        """Put the finished files of the part into the run; files not finished leave no rows.
+        """Put the finished files of the part into the run. Other files leave no rows.
 
         Args:
-            check: Called when all that is left is to rename; what it raises prevents that.
+            check: Called just before the files are renamed. An exception from it prevents that.
         """
         kept = {row.media for row in self._rows if row.status != "failed"}
         media, frames, faces = (self._files[table] for table in ("media", "frames", "faces"))
         with writing(self._out):
-            media.append(tables.media_table(self._rows))
+            rows = map(asdict, self._rows)
+            media.append(pa.Table.from_pylist([*rows], TABLES["media"].schema))
             media.close()
             for file in (frames, faces):
                 file.close()
                 keep_only(file.temporary, kept)
             check()
-            media.path.unlink(missing_ok=True)  # an older row must not stand for newer rows
+            media.path.unlink(missing_ok=True)  # old media rows must not be beside new faces
             for file in (frames, faces, media):
                 urls.publish(file.temporary, file.path)
 
     def abort(self) -> None:
-        """Give up what is not committed; safe to call at any time, and more than once."""
+        """Remove what is not committed. May be called at any time, and more than once."""
         for file in self._files.values():
             file.discard()
 
 
 def is_committed(out: Path, part: str) -> bool:
-    """Whether a part stands in the run."""
+    """Whether the run holds a part."""
     return _path(out, "media", part).exists()
 
 
 def media_rows(out: Path, parts: Sequence[str] | None = None) -> list[MediaRow]:
-    """What became of the files of the run, ordered by name; empty where there is no run yet.
+    """The media rows of a run, ordered by name; none where there is no run yet.
+
+    Fields of columns that an older run lacks are None.
 
     Args:
         out: Output folder.
-        parts: Those to read, as far as they are there; None reads all.
+        parts: Names of the parts to read; missing ones are skipped. None reads all.
 
     Raises:
-        StoreError: A media file is damaged, or was written by another version of the tables.
+        StoreError: A media file is damaged, or its tables have another major version.
     """
     paths = _media_files(out) if parts is None else [_path(out, "media", part) for part in parts]
     rows = [MediaRow(**row) for part in _read_each(paths) for row in part]
@@ -139,16 +148,16 @@ def media_rows(out: Path, parts: Sequence[str] | None = None) -> list[MediaRow]:
 def pending(
     files: Sequence[MediaFile], out: Path, *, config_hash: str, parts: Sequence[str] | None = None
 ) -> list[MediaFile]:
-    """Files that have no result yet: new, changed, set up otherwise, or failed last time.
+    """Files that are new or changed, failed last time, or were done with other settings.
 
     Args:
-        files: To ask about.
+        files: The files to choose from.
         out: Output folder.
-        config_hash: Of how they are to be done.
-        parts: In which their results would stand, where that is known; None looks for them.
+        config_hash: Hash of the settings with which they shall be done.
+        parts: Names of the parts that may hold their results; None looks for them.
 
     Raises:
-        StoreError: A file's name belongs to another file, of another input folder, in this run.
+        StoreError: The run already holds another file of the same name, from another input folder.
     """
     paths = [
         _path(out, "media", part) for part in (parts_of(files, out) if parts is None else parts)
@@ -172,9 +181,9 @@ def pending(
 
 
 def parts_of(files: Sequence[MediaFile], out: Path) -> list[str]:
-    """The committed parts that may hold results of these files.
+    """Names of the committed parts that may hold results of these files.
 
-    Those of videos are known by name; a still image may be in any.
+    A video's part is named after it; a still image may be in any part.
     """
     parts = [path.stem.removeprefix("part-") for path in _media_files(out)]
     if any(file.kind == "image" for file in files):
@@ -183,17 +192,17 @@ def parts_of(files: Sequence[MediaFile], out: Path) -> list[str]:
     return [part for part in parts if part in wanted]
 
 
-def forget(out: Path, medias: Sequence[str]) -> None:
+def forget(out: Path, media: Sequence[str]) -> None:
     """Remove files from the run: their media rows first, then their frames and faces.
 
-    Runs that share the folder may forget at the same time: they wait for each other.
+    Runs that share the folder may call it at the same time: they wait for each other.
     """
-    gone = set(medias)
+    gone = set(media)
     if not gone:
         return
     with writing(out), urls.flocked(out / ".forget.lock", fcntl.LOCK_EX):
         for part, members in _parts(out).items():
-            kept = {media for media in members if media not in gone}
+            kept = members.keys() - gone
             if len(kept) == len(members):
                 continue
             for table in ("media", "frames", "faces"):
@@ -207,14 +216,13 @@ def forget(out: Path, medias: Sequence[str]) -> None:
 def reconcile(out: Path) -> None:
     """Remove what a killed run left: temporary files, and rows of files that are not in media.
 
-    Call it with the lock held and not shared. A part whose frames or faces are gone leaves the
-    run as a whole.
+    The caller holds the lock and does not share it. A part that lost its frames or faces is
+    removed.
     """
     parts = _parts(out)
     with writing(out):
-        for folder in (out, *(out / table for table in tables.SCHEMAS)):
-            for path in folder.glob(urls.TEMPORARY.format("*")):
-                path.unlink()
+        for folder in (out, *(out / table for table in TABLES)):
+            urls.remove_temporaries(folder)
         found = {
             table: {path.stem: path for path in (out / table).glob(_PART_FILE)}
             for table in ("frames", "faces")
@@ -232,37 +240,44 @@ def reconcile(out: Path) -> None:
 
 def read(
     out: Path,
-    table: tables.Name,
+    table: Name,
     *,
-    medias: Sequence[str] | None = None,
+    media: Sequence[str] | None = None,
     columns: list[str] | None = None,
 ) -> pa.Table:
-    """One table of a run, or the rows of these files and these columns of it.
+    """One table of a run.
 
-    The rows of a file stand together and in order; the files come in no particular order.
+    The rows of a file are together and in order; the files are in no particular order. Columns
+    that an older run lacks are null.
+
+    Args:
+        out: Output folder.
+        table: Name of the table.
+        media: Names of the files whose rows are read; None reads all.
+        columns: Names of the columns to read; None reads all.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
     if not (out / "media").is_dir():
         raise StoreError(f"{out} is not the output folder of a run: it has no media table")
-    # videos have parts of their own: a few names need a few files only
-    paths = [_path(out, table, part_id([media])) for media in medias or ()]
-    if medias is None or not all(path.exists() for path in paths):
+    # each video has its own part: for a few names only a few files are opened
+    paths = [_path(out, table, part_id([name])) for name in media or ()]
+    if media is None or not all(path.exists() for path in paths):
         paths = sorted((out / table).glob(_path(out, table, "?" * 16).name))
-    for path in paths[:1]:  # one part tells the version of all
+    for path in paths[:1]:  # all parts have the same major version
         _read_media(_path(out, "media", path.stem.removeprefix("part-")), ["media"])
     with reading(out / table):
-        return tables.read(table, paths, medias=medias, columns=columns)
+        return tables.read(TABLES[table].schema, paths, media=media, columns=columns)
 
 
 @contextlib.contextmanager
 def lock(out: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the output folder, made where it is missing, against every other run.
+    """Keep other runs out of the output folder, which is made if it is missing.
 
     Args:
         out: The folder.
-        shared: Let others in that share it too: runs that have no file in common.
+        shared: Let in other runs that share it too. Such runs must have no file in common.
 
     Raises:
         StoreError: Another run holds it, or it is not a folder that can be written.
@@ -290,19 +305,14 @@ def lock(out: Path, *, shared: bool = False) -> Iterator[None]:
 def write_run(out: Path, run: Mapping[str, object]) -> None:
     """Write run.json, as a whole or not at all."""
     with writing(out):
-        temporary = urls.temporary_for(out / "run.json")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(run, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        urls.publish(temporary, out / "run.json")
+        urls.write(out / "run.json", json.dumps(run, indent=2).encode())
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """What `write_run` wrote.
+    """The content of run.json.
 
     Raises:
-        StoreError: There is none, or it is not JSON.
+        StoreError: It is missing, or it is not JSON.
     """
     try:
         run: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -314,7 +324,7 @@ def read_run(out: Path) -> dict[str, Any]:
     return run
 
 
-def _path(out: Path, table: tables.Name, part: str) -> Path:
+def _path(out: Path, table: Name, part: str) -> Path:
     return out / table / (f"part-{part}.parquet" if table == "media" else f"{part}.parquet")
 
 
@@ -324,7 +334,7 @@ def _media_files(out: Path) -> list[Path]:
 
 
 def _parts(out: Path) -> dict[str, dict[str, str]]:
-    """The committed parts: files and their kind."""
+    """By committed part, the kind of each of its files by name."""
     paths = _media_files(out)
     return {
         path.stem.removeprefix("part-"): {row["media"]: row["kind"] for row in rows}
@@ -335,7 +345,7 @@ def _parts(out: Path) -> dict[str, dict[str, str]]:
 def _read_each(
     paths: Sequence[Path], columns: list[str] | None = None
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each media file; those behind a URL, a request each, are read side by side."""
+    """The rows of each media file; those behind a URL are read several at a time."""
     if not any(map(urls.is_url, paths)):
         yield from (_read_media(path, columns) for path in paths)
         return
@@ -344,17 +354,18 @@ def _read_each(
 
 
 def _read_media(path: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    columns = columns or TABLES["media"].schema.names
     with (
         reading(path),
         contextlib.suppress(FileNotFoundError),
         pq.ParquetFile(urls.contents(path)) as file,
     ):
         version = (file.schema_arrow.metadata or {}).get(b"fer_batch.schema_version", b"?").decode()
-        if version != tables.VERSION:
+        if version.partition(".")[0] != VERSION.partition(".")[0]:
             raise StoreError(
-                f"{path} has tables of version {version}, this fer_batch knows {tables.VERSION}: "
+                f"{path} has tables of version {version}, this fer_batch knows {VERSION}: "
                 "choose another output folder with -o"
             )
-        rows: list[dict[str, Any]] = file.read(columns, use_threads=False).to_pylist()
-        return rows
-    return []  # gone since it was listed: another run is doing its files anew
+        rows = file.read(columns, use_threads=False).to_pylist()
+        return [dict.fromkeys(columns) | row for row in rows]
+    return []  # removed since it was listed: another run is doing its files again

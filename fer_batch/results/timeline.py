@@ -1,8 +1,9 @@
-"""Emotions over time, from the tables of a run: loading, smoothing, segments, bins, a summary."""
+"""Emotions over time, from the tables of a run: load, smooth, find segments, sum up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,18 @@ import pandas as pd
 
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import StoreError
-from fer_batch.records import Floats, Ints, Seconds
-from fer_batch.results import store, tables
+from fer_batch.records import Floats, Ints, MediaRow, Seconds
+from fer_batch.results import store
+from fer_batch.results.columns import Name
+from fer_batch.results.tables import dominant
 from fer_batch.storage import urls
 
 HOLD_S = 5.0
-"""How long the last frame before a gap speaks for it: videos may leave out frames that repeat."""
+"""Seconds of a gap in which the last frame before it still counts: some videos leave out frames
+that repeat."""
+
+IMAGES_AT_ONCE = 256
+"""Number of still images whose rows are read together: opening the tables for each takes longer."""
 
 _EMOTIONS = list(EMOTIONS)
 
@@ -27,34 +34,53 @@ class Binned:
     """What the faces of a video show, in W bins of equal length."""
 
     edges_s: Seconds
-    """(W + 1,) float64, where bins begin and end."""
+    """(W + 1,) float64, the times between which the bins are, in seconds."""
     probs: Floats
-    """(W, 8) mean over the faces of each bin, in EMOTIONS order; NaN where there is none."""
+    """(W, 8) mean over the faces of each bin, in EMOTIONS order; NaN where there is no face."""
     n_faces: Floats
-    """(W,) mean over the frames of each bin; NaN where there is none."""
+    """(W,) mean over the frames of each bin; NaN where there is no frame."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileTables:
+    """The rows of one input file in all tables of a run."""
+
+    row: MediaRow
+    faces: pd.DataFrame
+    """As from `load`."""
+    frames: pd.DataFrame
+    """As from `load_frames`."""
 
 
 def load(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
-    """The faces of a run, or of these files only, ordered by media, frame_index, face_index.
+    """The faces of a run, ordered by media, frame_index, face_index.
 
     ``media`` and ``emotion`` are categories, the latter in EMOTIONS order; ``track_id`` is Int32.
+
+    Args:
+        out: Output folder of a run.
+        media: Names of the files whose faces are loaded; None loads all.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    faces = _read(out, "faces", medias=_names(media))
+    faces = _read(out, "faces", media=_names(media))
     faces["emotion"] = faces["emotion"].cat.set_categories(_EMOTIONS)
     faces["track_id"] = faces["track_id"].astype("Int32")
     return faces.sort_values(["media", "frame_index", "face_index"], ignore_index=True)
 
 
 def load_frames(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
-    """The frames of a run, or of these files only, ordered by media and frame_index.
+    """The frames of a run, ordered by media and frame_index.
+
+    Args:
+        out: Output folder of a run.
+        media: Names of the files whose frames are loaded; None loads all.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    frames = _read(out, "frames", medias=_names(media))
+    frames = _read(out, "frames", media=_names(media))
     return frames.sort_values(["media", "frame_index"], ignore_index=True)
 
 
@@ -67,16 +93,46 @@ def load_media(out: Path | str) -> pd.DataFrame:
     return _read(out, "media").sort_values("media", ignore_index=True)
 
 
-def smooth(faces: pd.DataFrame, *, seconds: float) -> pd.DataFrame:
-    """Steady each track's probabilities: an exponential moving average in time, looking back only.
+def each_file(out: Path | str, rows: Iterable[MediaRow]) -> Iterator[FileTables]:
+    """The tables of a run, file by file, for runs that are larger than memory.
 
-    What a track showed ``t`` seconds ago counts ``exp(-t / seconds)``, whatever the frame rate, so
-    a gap needs no rule of its own: the longer it is, the less of the past is left. ``emotion`` and
-    ``confidence`` follow. Faces without a track or without probabilities stay as they are.
+    Each video is read alone, and up to `IMAGES_AT_ONCE` still images that follow each other are
+    read together.
+
+    Args:
+        out: Output folder of a run.
+        rows: The files, from `store.media_rows`; they come in this order.
+
+    Raises:
+        StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
+    """
+    for kind, group in itertools.groupby(rows, key=lambda row: row.kind):
+        size = IMAGES_AT_ONCE if kind == "image" else 1
+        while block := list(itertools.islice(group, size)):
+            media = [row.media for row in block]
+            faces, frames = load(out, media=media), load_frames(out, media=media)
+            faces_of, frames_of = (
+                dict(iter(table.groupby("media", observed=True))) for table in (faces, frames)
+            )
+            for row in block:
+                yield FileTables(
+                    row,
+                    faces=faces_of.get(row.media, faces[:0]),
+                    frames=frames_of.get(row.media, frames[:0]),
+                )
+
+
+def smooth(faces: pd.DataFrame, *, seconds: float) -> pd.DataFrame:
+    """Smooth the probabilities of each track: an exponential moving average over the past.
+
+    What a track showed ``t`` seconds ago has the weight ``exp(-t / seconds)``, whatever the frame
+    rate; so the longer a gap is, the less counts what was before it. ``emotion`` and ``confidence``
+    are those of the smoothed probabilities. Faces without a track or without probabilities stay as
+    they are.
 
     Args:
         faces: From `load`.
-        seconds: Time constant; 0 smooths nothing.
+        seconds: Time constant; 0 changes nothing.
     """
     if seconds == 0:
         return faces.copy()
@@ -89,22 +145,23 @@ def smooth(faces: pd.DataFrame, *, seconds: float) -> pd.DataFrame:
     probs = faces[_EMOTIONS].to_numpy(np.float32, copy=True)
     probs[rows.index] = steady
     columns = dict(zip(EMOTIONS, probs.T, strict=True))
-    _, confidence = tables.dominant(probs)
+    _, confidence = dominant(probs)
     return faces.assign(**columns, emotion=_categories(probs), confidence=confidence)
 
 
 def segments(faces: pd.DataFrame, *, min_s: float = 0.0) -> pd.DataFrame:
-    """Stretches over which a track shows one dominant emotion.
+    """The times over which a track shows the same strongest emotion.
 
-    Times are those of the first and last frame of a stretch. Short stretches are left out, not
-    merged into their neighbours: `smooth` first for few and long ones.
+    A segment lasts from its first to its last frame. Short segments are left out, not merged into
+    their neighbours: call `smooth` first to get fewer and longer ones.
 
     Args:
         faces: From `load` or `smooth`.
-        min_s: Shortest stretch that is kept, in seconds.
+        min_s: Length of the shortest segment that is kept, in seconds.
 
     Returns:
-        media, track_id, emotion, start_s, end_s, n_faces, confidence (mean), by track and time.
+        media, track_id, emotion, start_s, end_s, n_faces, confidence (mean); ordered by track and
+        time.
     """
     rows = _tracked(faces)
     keys = rows[["media", "track_id", "emotion"]].astype({"media": str, "emotion": str})
@@ -122,22 +179,22 @@ def segments(faces: pd.DataFrame, *, min_s: float = 0.0) -> pd.DataFrame:
 
 
 def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned:
-    """Means over time of what all faces of a video show.
+    """The mean of what all faces of a video show, in bins of equal length.
 
-    A bin has at least one frame where frames come regularly. One without a frame is like the bin
-    before, for at most `HOLD_S`: what is missing for longer is not known.
+    A bin without a frame has the values of the bin before, for at most `HOLD_S`; after that its
+    values are unknown. Such bins only occur where frames come irregularly.
 
     Args:
         out: Output folder of a run.
-        media: A video of which the run has frames at different times.
-        most: Number of bins.
-        smooth_s: Time constant of `smooth`, which serves where bins are shorter.
+        media: Name of a video of which the run has frames at two different times or more.
+        most: Largest number of bins; there are not more bins than frames.
+        smooth_s: Time constant of `smooth`, which is used if the bins are shorter than it.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, a table cannot be read, or there are
-            no such frames.
+            no two such frames.
     """
-    frames = _read(out, "frames", medias=[media], columns=["media", "pts_s", "n_faces"])
+    frames = _read(out, "frames", media=[media], columns=["media", "pts_s", "n_faces"])
     pts_s = frames["pts_s"].to_numpy(np.float64)
     if len(pts_s) < 2 or pts_s[0] == pts_s[-1]:
         raise StoreError(f"{out} has not two frames of {media} at different times")
@@ -145,11 +202,11 @@ def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned
     edges_s = np.linspace(pts_s[0], pts_s[-1] + step_s, min(most, len(pts_s)) + 1)
     n_bins, bin_s = len(edges_s) - 1, edges_s[1] - edges_s[0]
     columns = ["media", "frame_index", "track_id", "pts_s", "emotion", *EMOTIONS]
-    faces = _read(out, "faces", medias=[media], columns=columns)
+    faces = _read(out, "faces", media=[media], columns=columns)
     if bin_s < smooth_s:
         faces = smooth(faces, seconds=smooth_s)
 
-    def place(times_s: Seconds) -> Ints:  # by the middle of a frame, which lies on no edge
+    def place(times_s: Seconds) -> Ints:  # the bin of the middle of a frame, which is on no edge
         places: Ints = np.searchsorted(edges_s, times_s + step_s / 2) - 1
         return places.clip(0, n_bins - 1)
 
@@ -173,30 +230,34 @@ def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned
 
 
 def strongest(row: Mapping[Any, Any]) -> str:
-    """At most three emotions of a row of `summary` in words: ``happiness 62%, neutral 9%``."""
+    """The three strongest emotions of a row of `summary` as text: ``happiness 62%, neutral 9%``."""
     shown = [name for name in EMOTIONS if row[name] >= 0.005]
     shown.sort(key=lambda name: -row[name])
     return ", ".join(f"{name} {row[name]:.0%}" for name in shown[:3])
 
 
 def summary(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
-    """One row per input file, or for these files only: what was looked at, and what was seen.
+    """One row for each input file: its frames and faces, and their mean emotions.
+
+    Args:
+        out: Output folder of a run.
+        media: Names of the files; None takes all.
 
     Returns:
-        media, kind, status; frames; seconds, from the first to the last frame; face_share, the
-        fraction of frames with a face; tracks, the number of tracked faces; the mean
-        probability of each emotion over all faces, each face of each frame counting once; emotion,
-        the strongest of these. Missing where no face or no frame was found.
+        media, kind, status; frames (their number); seconds (from the first to the last frame);
+        face_share (fraction of frames with a face); tracks (their number); the mean probability of
+        each emotion over all faces of all frames; emotion (the strongest of these). Values are
+        missing if there is no face or no frame.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    medias = _names(media)
-    frames = _read(out, "frames", medias=medias, columns=["media", "pts_s", "n_faces"])
-    faces = _read(out, "faces", medias=medias, columns=["media", "track_id", *EMOTIONS])
+    media = _names(media)
+    frames = _read(out, "frames", media=media, columns=["media", "pts_s", "n_faces"])
+    faces = _read(out, "faces", media=media, columns=["media", "track_id", *EMOTIONS])
     faces_of = faces.groupby("media", observed=True)
     pts_s = frames.groupby("media", observed=True)["pts_s"]
-    rows = _read(out, "media", medias=medias, columns=["media", "kind", "status"])
+    rows = _read(out, "media", media=media, columns=["media", "kind", "status"])
     rows = rows.sort_values("media").set_index("media")
     rows["frames"] = pts_s.size()
     rows["seconds"] = pts_s.max() - pts_s.min()
@@ -214,24 +275,24 @@ def _names(media: str | Sequence[str] | None) -> Sequence[str] | None:
 
 def _read(
     out: Path | str,
-    table: tables.Name,
+    table: Name,
     *,
-    medias: Sequence[str] | None = None,
+    media: Sequence[str] | None = None,
     columns: list[str] | None = None,
 ) -> pd.DataFrame:
     rows: pd.DataFrame
-    rows = store.read(urls.path_of(out), table, medias=medias, columns=columns).to_pandas()
-    if table != "media":  # alphabetical categories, else sorting would follow the files' hashes
+    rows = store.read(urls.path_of(out), table, media=media, columns=columns).to_pandas()
+    if table != "media":  # in alphabetical order, as sorting follows the categories
         rows["media"] = rows["media"].cat.set_categories(sorted(rows["media"].cat.categories))
     return rows
 
 
 def _tracked(faces: pd.DataFrame) -> pd.DataFrame:
-    """Faces with a track and an emotion, track by track, in time."""
+    """Faces with a track and an emotion, ordered by track and time."""
     rows = faces[faces["track_id"].notna() & faces["emotion"].notna()]
     return rows.sort_values(["media", "track_id", "frame_index"])
 
 
 def _categories(probs: Floats) -> pd.Categorical[str]:
-    code, _ = tables.dominant(probs)
+    code, _ = dominant(probs)
     return pd.Categorical.from_codes(code, pd.Index(EMOTIONS))

@@ -88,7 +88,7 @@ class Claim:
     def _write(self, state: State) -> None:
         self._beat += 1
         if is_current(self._folder, self._name, self.generation):
-            replace(
+            urls.write(
                 _file(self._folder, self._name, self.generation),
                 _content(state, beat=self._beat, share=self.share),
             )
@@ -250,13 +250,6 @@ def is_current(folder: Path, name: str, generation: int) -> bool:
 
 def _file(folder: Path, name: str, generation: int) -> Path:
     return folder / f"{name}.{generation}"
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put a file in place, as a whole or not at all."""
-    temporary = urls.temporary_for(path)
-    temporary.write_bytes(content)
-    urls.publish(temporary, path)
 
 
 def _content(state: State, *, beat: int = 0, share: float = 0.0) -> bytes:

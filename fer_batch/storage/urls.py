@@ -1,7 +1,8 @@
-"""Files behind URLs (``s3://bucket/videos``), used as local ones are.
+"""Files on this disk and behind URLs (``s3://bucket/videos``), used in the same way.
 
-A local path is a plain `pathlib.Path`. A URL is a `UPath`, which has the same methods: annotations
-say Path for both. What differs is here: a URL has no folders to make, no rename and no locks.
+A local path is a plain `pathlib.Path`. A URL is a `UPath`, which has the same methods, so type
+annotations say Path for both. This module holds what differs: behind a URL there are no folders to
+make, no renaming and no locks.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from upath import UPath
 
 TEMPORARY = ".{}.fer-batch-tmp"
-"""Name of a file that is not complete. Readers of Parquet folders skip names that begin with a dot;
-the ending makes them surely ours."""
+"""Name of a file that is not complete. Readers of Parquet folders skip names that begin with a dot.
+The ending tells such files from those of other programs."""
 
 _ADVICE = {
     "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -37,7 +38,7 @@ _ADVICE = {
 }
 """What to do about an error, by the name of its class."""
 _MODIFIED = ("LastModified", "mtime", "last_modified", "updated", "created")
-"""Under which file systems tell the time of the last change."""
+"""Keys under which file systems tell the time of the last change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class Entry:
     """A file in a listing."""
 
     name: str
-    """Below what was listed; empty where that is the file."""
+    """Path relative to the listed folder; empty if the listed path is the file itself."""
     size_bytes: int
     mtime_ns: int
-    """Whole seconds: what object stores tell alike in a listing and of a single object."""
+    """A whole number of seconds: object stores give fractions only in some answers."""
 
 
 def path_of(place: Path | str) -> Path:
-    """A local path, or a URL to be used like one; ``file://`` is a local path.
+    """A local path, or a URL that is used like one. ``file://`` gives a local path.
 
     Raises:
         ConfigError: The protocol is not known, or its package is missing.
@@ -63,7 +64,7 @@ def path_of(place: Path | str) -> Path:
 
     protocol = str(place).partition("://")[0]
     try:
-        # Listings that were kept would not show what other processes write.
+        # Cached listings would not show what other processes write.
         url = UPath(place, use_listings_cache=False)
         if url.protocol in ("file", "local"):
             return Path(url.path)
@@ -77,17 +78,17 @@ def path_of(place: Path | str) -> Path:
 
 
 def is_url(path: Path) -> bool:
-    """Whether a path is no local one."""
+    """Whether a path is a URL."""
     return not isinstance(path, Path)
 
 
 def join(root: str, name: str) -> Path:
-    """The path of a name below a root, as tables hold them."""
+    """The path of a file from the columns ``root`` and ``media`` of a run's table."""
     return path_of(f"{root}/{name}") if "://" in root else Path(root, name)
 
 
 def listing(url: Path) -> list[Entry]:
-    """All files at or below a URL, with few requests; none where nothing is there.
+    """All files at or below a URL, found with few requests; empty if there are none.
 
     Raises:
         failures: It cannot be listed.
@@ -96,12 +97,12 @@ def listing(url: Path) -> list[Entry]:
     return [
         Entry(key.removeprefix(base).removeprefix("/"), info["size"], _mtime_ns(info))
         for key, info in fs.find(base, detail=True).items()
-        if info["type"] == "file" and not key.endswith("/")  # these stand for empty folders
+        if info["type"] == "file" and not key.endswith("/")  # such keys mark empty folders
     ]
 
 
 def names(folder: Path) -> list[str]:
-    """Names of what lies in a folder, without a path for each; none where it is missing."""
+    """Names of all files and folders in a folder; empty if it is missing."""
     with contextlib.suppress(FileNotFoundError):
         if not is_url(folder):
             return os.listdir(folder)  # noqa: PTH208 - five times as fast as paths
@@ -111,10 +112,10 @@ def names(folder: Path) -> list[str]:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns; of a URL as `listing` has them.
+    """Size in bytes and time of the last change in ns; for a URL the same as in `listing`.
 
     Raises:
-        failures: It is not there, or cannot be reached.
+        failures: It is missing, or cannot be reached.
     """
     if is_url(path):
         fs, key = _parts(path)
@@ -125,30 +126,30 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def download(url: Path, target: Path, go_on: Callable[[], bool]) -> None:
-    """Fetch a file as a whole, as long as `go_on` says so.
+    """Fetch a whole file, unless `go_on`, called again and again, returns False.
 
     Raises:
         failures: It cannot be fetched.
-        InterruptedError: `go_on` said no.
+        InterruptedError: `go_on` returned False.
     """
     from fsspec.callbacks import Callback
 
     class Watch(Callback):  # type: ignore[misc]
         def relative_update(self, inc: int = 1) -> None:
             if not go_on():
-                raise InterruptedError("given up")
+                raise InterruptedError("the download was given up")
 
     fs, key = _parts(url)
     fs.get_file(key, str(target), callback=Watch())
 
 
 def contents(path: Path) -> Path | io.BytesIO:
-    """What a reader of whole files takes: a local path, or the bytes behind a URL."""
+    """What readers of whole files accept: a local path itself, or the bytes behind a URL."""
     return io.BytesIO(read(path)) if is_url(path) else path
 
 
 def read(path: Path) -> bytes:
-    """A whole file; behind a URL in one request, so that it may be rewritten meanwhile."""
+    """The content of a file. One request, as the file behind a URL may be replaced meanwhile."""
     if not is_url(path):
         return path.read_bytes()
     fs, key = _parts(path)
@@ -156,8 +157,37 @@ def read(path: Path) -> bytes:
     return content
 
 
+def write(path: Path, content: bytes) -> None:
+    """Write a file, as a whole or not at all: see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file, which replaces `path` when the block ends without an exception.
+
+    Whoever reads `path` finds the old or the new file as a whole, even after a power failure.
+    """
+    temporary = temporary_for(path)
+    try:
+        yield temporary
+        if not is_url(path):
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder. No writer may be at work."""
+    for path in folder.glob(TEMPORARY.format("*")):
+        path.unlink()
+
+
 def temporary_for(path: Path) -> Path:
-    """Where one writer puts a new file before `publish`: beside it, or for a URL on this disk."""
+    """A new path for a file before `publish`: beside `path`, or on this disk if that is a URL."""
     if not is_url(path):
         return path.with_name(TEMPORARY.format(uuid.uuid4().hex))
     descriptor, name = tempfile.mkstemp(prefix="fer-batch-", suffix=path.suffix)
@@ -166,7 +196,7 @@ def temporary_for(path: Path) -> Path:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Put a complete file in its place, all at once, and the folder's new state on the disk."""
+    """Move a complete file to its place, and make sure that the folder is on the disk."""
     if is_url(path):
         fs, key = _parts(path)
         fs.put_file(str(temporary), key)
@@ -182,13 +212,13 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a local folder; a URL needs none."""
+    """Make a local folder; URLs have no folders."""
     if not is_url(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and all that is in it, if it is there."""
+    """Remove a folder and everything in it, if it exists."""
     if is_url(path):
         fs, key = _parts(path)
         if fs.exists(key):
@@ -199,7 +229,7 @@ def remove_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def local_folder(path: Path) -> Iterator[Path]:
-    """The folder itself; for a URL one on this disk, whose files are put in place at the end."""
+    """The folder itself; for a URL a folder on this disk, whose files are uploaded at the end."""
     if not is_url(path):
         yield path
         return
@@ -213,7 +243,7 @@ def local_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def flocked(path: Path, how: int) -> Iterator[None]:
-    """Hold a lock file, made where it is missing; behind a URL nothing is held."""
+    """Lock a file, which is made if it is missing; behind a URL nothing is locked."""
     if is_url(path):
         yield
         return
@@ -223,24 +253,24 @@ def flocked(path: Path, how: int) -> Iterator[None]:
 
 
 def arrow_source(path: Path) -> tuple[str, Any]:
-    """Path and file system as pyarrow's data sets take them."""
+    """Path and file system for pyarrow's datasets."""
     return _parts(path)[::-1] if is_url(path) else (str(path), None)
 
 
 def failures(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """These, and what reading and writing may raise: for S3 more than OSError."""
+    """All exceptions that reading and writing may raise, and `others`: S3 has its own ones."""
     botocore = sys.modules.get("botocore.exceptions")
     return (OSError, *([botocore.BotoCoreError] if botocore else []), *others)
 
 
 def reason(error: Exception) -> str:
-    """What went wrong in reading or writing, and what to do where that is known."""
+    """What went wrong in reading or writing and, if known, what to do about it."""
     advice = _ADVICE.get(type(error).__name__) if getattr(error, "errno", None) is None else None
     return f"{str(error).rstrip('.')}: {advice}" if advice else str(error)
 
 
 def _parts(url: Path) -> tuple[Any, str]:
-    """The file system of a URL, and its path there."""
+    """The file system of a URL, and the path in it."""
     at = cast("UPath", url)
     return at.fs, at.path.rstrip("/")
 

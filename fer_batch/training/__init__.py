@@ -1,1 +1,1 @@
-"""Classifiers trained, and many settings compared."""
+"""Training of classifiers, and comparison of many settings."""

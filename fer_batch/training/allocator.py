@@ -1,4 +1,4 @@
-"""Memory that the process keeps for its next tensor."""
+"""How the C library manages the memory of this process."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, where it is glibc, for the rest of the process.
+def reuse_freed_memory() -> None:
+    """Make glibc keep memory that was freed for the next tensors; other C libraries stay as is.
 
-    By default it gives large blocks back to the system at once, which has to clear every page of
-    the next ones: of a training step on a CPU, that can be a third.
+    By default, large blocks go back to the system at once, which then clears every page of the next
+    ones. On a CPU that can take a third of a training step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:

@@ -1,34 +1,34 @@
-"""Training transforms on whole batches, on the device that holds them."""
+"""Random changes of training pictures, a whole batch at a time on its device."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer_batch.settings import Settings
 
-class Augment(BaseModel):
-    """Random changes to training pictures; 0 switches one off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class Augment(Settings):
+    """Random changes of training pictures; 0 switches one off."""
 
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of mirroring."""
     rotate_deg: float = Field(12, ge=0, le=180)
-    """Largest turn either way."""
+    """Largest rotation in either direction, in degrees."""
     scale: float = Field(0.12, ge=0, lt=1)
-    """Largest relative change of size either way."""
+    """Largest relative change of size, up or down."""
     shift: float = Field(0.08, ge=0, le=0.5)
-    """Largest move either way, as a fraction of the side."""
+    """Largest shift in any direction, as a fraction of the side."""
     brightness: float = Field(0.2, ge=0, le=1)
-    """Largest relative change of brightness either way."""
+    """Largest relative change of brightness, up or down."""
     contrast: float = Field(0.3, ge=0, le=1)
-    """Largest relative change of contrast either way."""
+    """Largest relative change of contrast, up or down."""
     erase: float = Field(0.25, ge=0, le=1)
-    """Probability of a grey rectangle over a part (random erasing, Zhong et al., 2020)."""
+    """Probability that a grey rectangle covers a part (random erasing, Zhong et al., 2020)."""
 
 
 def augment(pictures: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
@@ -36,8 +36,8 @@ def augment(pictures: Tensor, config: Augment, generator: torch.Generator) -> Te
 
     Args:
         pictures: (N, C, S, S) float32 in [0, 1].
-        config: Which changes, how strong.
-        generator: Source of the randomness, on the device of the pictures.
+        config: Which changes, and how strong.
+        generator: Random numbers, on the device of the pictures.
 
     Returns:
         (N, C, S, S) float32 in [0, 1].
@@ -74,7 +74,7 @@ def augment(pictures: Tensor, config: Augment, generator: torch.Generator) -> Te
 
 
 def _rectangle(pictures: Tensor, centre: Tensor, extent: Tensor) -> Tensor:
-    """Masks (N, 1, S, S) of rectangles with sides of 0.1 to 0.5 of the picture's."""
+    """Masks (N, 1, S, S) of rectangles whose sides are 0.1 to 0.5 of the picture's."""
     line = torch.linspace(-1, 1, pictures.shape[-1], device=pictures.device)
     half = 0.3 + 0.2 * extent
     rows = (line - centre[:, :1]).abs() < half[:, :1]

@@ -1,4 +1,4 @@
-"""What a training leaves behind to look at: ``metrics.csv`` and TensorBoard events."""
+"""The log of a training: ``metrics.csv`` and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """How one epoch of training went."""
+    """Results of one epoch of training."""
 
     epoch: int
     """1-based."""
@@ -23,7 +23,7 @@ class Epoch:
     valid_accuracy: float
     """Fraction in [0, 1]."""
     learning_rate: float
-    """After the epoch."""
+    """Learning rate after the epoch."""
     seconds: float
 
 
@@ -36,8 +36,9 @@ class TrainingLog:
     """Writes each epoch to ``metrics.csv`` and to ``tensorboard/``.
 
     Args:
-        out: Folder of both.
-        n_before: Epochs done before; later events of an earlier try are hidden.
+        out: Folder for both.
+        n_before: Epochs that are already done; TensorBoard hides events of an earlier attempt that
+            come after them.
     """
 
     def __init__(self, out: Path, n_before: int) -> None:
@@ -56,7 +57,7 @@ class TrainingLog:
         self._board.close()
 
     def write(self, history: Sequence[Epoch]) -> None:
-        """Note the last of all epochs so far."""
+        """Add the last epoch of the history."""
         as_table(history).to_csv(self._table, index=False)
         values = asdict(history[-1])
         number = values.pop("epoch")

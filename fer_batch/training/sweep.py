@@ -1,12 +1,11 @@
-"""Sweep: one training for each of many settings, compared by validation accuracy, never by test.
+"""Sweeps: one training for each of many settings, compared by validation accuracy.
 
 The folder of a sweep is a queue: an Optuna study in SQLite that holds every trial from the start.
-Whoever runs the same sweep into it takes the next trial, so that a second process is a second
-worker, and running it again after a crash goes on. A worker holds a lock on the trial it runs,
-which the system gives back when the worker dies in whatever way: a trial that is running but not
-locked was left behind, and is taken up from its last checkpoint before any new one. (Optuna's own
-heartbeats would make it wait until they are missed, and its grid sampler may give two workers the
-same point.)
+Each process that runs the same sweep takes the next trial from it, so a second process is a second
+worker, and a sweep that is run again after a crash continues. A worker holds a lock on its trial,
+which the system releases however the worker dies: a trial that is running but not locked was
+abandoned, and is continued from its last checkpoint before any new one begins. Why Optuna's own
+heartbeats and grid sampler are not used: decision 7.
 """
 
 from __future__ import annotations
@@ -29,21 +28,23 @@ from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_batch.config import layer, read_yaml, validate
 from fer_batch.datasets import Split
 from fer_batch.datasets.pictures import fingerprint
 from fer_batch.errors import ConfigError, StoreError
 from fer_batch.results import store
+from fer_batch.settings import Settings, merge, read_yaml, validate
+from fer_batch.storage import urls
 from fer_batch.training.log import Epoch
 from fer_batch.training.recipe import TrainConfig, load_recipe
 from fer_batch.training.train import CHECKPOINT, fit, read_data
 
 logger = logging.getLogger(__name__)
 
-LEARNED_FROM: tuple[Split, ...] = ("train", "valid")
+SWEEP_SPLITS: tuple[Split, ...] = ("train", "valid")
+"""Splits that a sweep reads: nothing is chosen on the test split."""
 BUSY_S = 60
 """How long a worker waits while another one writes to the study."""
 
@@ -51,59 +52,63 @@ Value = bool | int | float | str | None
 Point = dict[str, Value]
 """One setting: a value for each key of the space."""
 RESULT = ("valid_accuracy", "best_epoch", "epochs_run", "seconds")
-"""Columns of the table that a trial has once it has ended."""
+"""Columns of the table that are filled when a trial has ended."""
 
 
-class SweepConfig(BaseModel):
+class SweepConfig(Settings):
     """Which settings to try, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
     recipe: TrainConfig
-    """What all trials share; in a file also the path of a recipe, seen from that file."""
+    """Recipe of all trials; in a file also the path of a recipe, relative to that file."""
     space: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(min_length=1)
-    """The values to try for each key of the recipe; those of a section as section.key."""
+    """Values to try for keys of the recipe; a key of a section is written as section.key."""
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    """grid: each point in order; random: each point once, in random order; tpe: what the results
-    so far make promising (Bergstra et al., 2011)."""
+    """grid: each point in order; random: each point once, in random order; tpe: points that are
+    promising by the results so far (Bergstra et al., 2011)."""
     n_trials: int | None = Field(None, ge=1)
-    """How many points to try, of all workers together; empty: as many as the grid has. May be
-    raised when the sweep is run again."""
+    """Number of points that all workers try together; empty: all points of the grid. May be raised
+    when the sweep is run again."""
     pruner: Literal["none", "median", "hyperband"] = "none"
-    """Which trials end early. median: those below the median of the trials before at the same
-    epoch; hyperband: the worse two thirds at each of several rungs (Li et al., 2018)."""
+    """Which trials end early. none; median: those that are below the median of the earlier trials
+    at the same epoch; hyperband: the worse two thirds at each of several epochs (Li et al., 2018).
+    """
     seed: int = 0
-    """Of the order and of the sampler; that of the trainings is in the recipe."""
+    """Seed of the order and the sampler; the trainings use the seed of the recipe."""
 
     @model_validator(mode="after")
     def _check(self) -> SweepConfig:
         for key, values in self.space.items():
             if key.partition(".")[0] not in TrainConfig.model_fields:
                 allowed = ", ".join(TrainConfig.model_fields)
-                raise ValueError(f"space: {key} is no key of a recipe; there are: {allowed}")
+                raise ValueError(f"space: {key} is not a key of a recipe; the keys are: {allowed}")
             if len(set(values)) < len(values):
-                raise ValueError(f"space: {key} holds a value twice: {values}")
+                raise ValueError(f"space: {key} has a value twice: {', '.join(map(str, values))}")
             for value in values:
                 self.recipe_at({key: value})
         return self
 
     def recipe_at(self, point: Point) -> TrainConfig:
-        """The recipe of the trial of one point.
+        """The recipe with the values of one point.
 
         Raises:
-            ConfigError: A key or value is none of a recipe.
+            ConfigError: A key or value does not fit a recipe.
         """
         overrides = [f"{key}={json.dumps(value)}" for key, value in point.items()]
-        return validate(TrainConfig, layer(None, overrides, self.recipe.model_dump()))
+        return validate(TrainConfig, merge(self.recipe.model_dump(), overrides=overrides))
 
 
 def load_sweep(path: Path) -> SweepConfig:
-    """Read a sweep.
+    """Read the YAML file of a sweep.
 
     Raises:
         ConfigError: The file or its recipe cannot be read, or a key or value is wrong.
     """
     values = read_yaml(path)
+    if "dataset" in values and "recipe" not in values:
+        raise ConfigError(
+            f"{path} is a recipe for one training, not a sweep: give it to `fer-batch train`, or "
+            f"write a sweep file with `recipe: {path.name}` and `space:`, the values to try"
+        )
     if isinstance(values.get("recipe"), str):
         values["recipe"] = load_recipe(path.parent / values["recipe"]).model_dump()
     return validate(SweepConfig, values)
@@ -117,27 +122,29 @@ def sweep(
     device: torch.device,
     on_trial: Callable[[pd.DataFrame], None] = lambda table: None,
 ) -> pd.DataFrame:
-    """Run the trials that no other worker has run or runs, until none is left.
+    """Run trials until none is left that no other worker has taken.
 
     Args:
         config: Which trials.
-        root: Of the data set; a packed file spares each trial the reading of the pictures.
+        root: Folder of the data set, or the file that it was packed into, which is faster, as each
+            trial reads the pictures.
         out: Folder for ``sweep.csv`` and ``sweep.md`` (the table), ``sweep.db`` (the study) and
-            ``trials/NUMBER/`` (what each training leaves).
+            ``trials/NUMBER/`` (the files of each training).
         device: Where to train.
-        on_trial: Called after each trial of this worker, with the table.
+        on_trial: Called with the table after each trial of this worker.
 
     Returns:
         One row per trial, the best first: trial (its number), the keys of the space, state
-        (complete; pruned, also when it diverged; fail when the device had too little memory;
-        running; waiting), valid_accuracy (of the best epoch), best_epoch, epochs_run, seconds.
+        (complete; pruned, also when its loss became infinite; fail, when the device had too little
+        memory; running; waiting), valid_accuracy (of the best epoch), best_epoch, epochs_run,
+        seconds.
 
     Raises:
         ConfigError: `out` holds a sweep of other settings or data, or a trial cannot be trained.
         DatasetError: The data set is not as it should be.
         StoreError: `out` cannot be written.
     """
-    # Optuna writes its log to stderr of its own accord; so it goes where ours goes.
+    # Optuna would log to stderr by itself; this way its log goes where that of fer_batch goes.
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     logging.getLogger("optuna").setLevel(logging.NOTSET)
@@ -154,10 +161,10 @@ def sweep(
 
 
 def _open(config: SweepConfig, root: Path, out: Path) -> optuna.Study:
-    """The study of the folder, with every trial that is still to be done in its queue."""
+    """The study of the folder, with a place in its queue for each trial that is to be done."""
     identity = {
         "settings": config.model_dump_json(exclude={"n_trials"}),
-        "data": fingerprint(read_data(config.recipe, root, splits=LEARNED_FROM)),
+        "data": fingerprint(read_data(config.recipe, root, splits=SWEEP_SPLITS)),
     }
     with _queue_lock(out):
         study = optuna.create_study(
@@ -173,7 +180,7 @@ def _open(config: SweepConfig, root: Path, out: Path) -> optuna.Study:
         for key, value in identity.items():
             if study.user_attrs.get(key, value) != value:
                 raise ConfigError(
-                    f"{out} holds a sweep of other {key}: choose another folder with -o"
+                    f"{out} holds a sweep with other {key}: choose another folder with -o"
                 )
             study.set_user_attr(key, value)
         known = [
@@ -190,7 +197,7 @@ def _open(config: SweepConfig, root: Path, out: Path) -> optuna.Study:
 
 
 def _queue(config: SweepConfig) -> list[Point]:
-    """What is fixed of each trial before it starts: its point, or nothing if TPE will choose it."""
+    """The point of each trial, or nothing where TPE chooses it when the trial begins."""
     n_points = math.prod(map(len, config.space.values()))
     if config.sampler == "tpe":
         return [{} for _ in range(config.n_trials or n_points)]
@@ -217,13 +224,13 @@ def _pruner(config: SweepConfig) -> BasePruner:
 def _run_next(
     study: optuna.Study, config: SweepConfig, root: Path, out: Path, *, device: torch.device
 ) -> bool:
-    """Run one trial, if any is left."""
-    with contextlib.ExitStack() as held:
+    """Run one trial; false if none is left."""
+    with contextlib.ExitStack() as locks:
         with _queue_lock(out):
-            trial = _take(study, out, held)
+            trial = _take(study, out, locks)
             if trial is None:
                 return False
-            # A seed for each trial: a sweep that was stopped goes on as if it had not been.
+            # A seed for each trial: a sweep that was stopped continues as if it had not been.
             study.sampler = TPESampler(seed=config.seed + trial.number)
             for key, values in config.space.items():
                 trial.suggest_categorical(key, values)
@@ -231,25 +238,25 @@ def _run_next(
     return True
 
 
-def _take(study: optuna.Study, out: Path, held: contextlib.ExitStack) -> optuna.Trial | None:
-    """A trial that a worker left behind, else the next that waits; its lock is held."""
+def _take(study: optuna.Study, out: Path, locks: contextlib.ExitStack) -> optuna.Trial | None:
+    """An abandoned trial, or else the next that waits; its lock is held."""
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        if _lock(_folder(out, trial.number), held):
-            return optuna.Trial(study, trial._trial_id)  # itself, so that its checkpoint counts
+        if _lock(_folder(out, trial.number), locks):
+            return optuna.Trial(study, trial._trial_id)  # not a copy: its checkpoint is used
     if not study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
         return None
     next_trial = study.ask()
-    _lock(_folder(out, next_trial.number), held)
+    _lock(_folder(out, next_trial.number), locks)
     return next_trial
 
 
 def _train(
     trial: optuna.Trial, config: SweepConfig, root: Path, out: Path, *, device: torch.device
 ) -> None:
-    """Train the point of a trial and tell the study how it went."""
+    """Train with the point of a trial and report the result to the study."""
     study = trial.study
     for done in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-        if done.params == trial.params:  # TPE comes back to good points; they would be as good
+        if done.params == trial.params:  # TPE repeats good points, with the same result
             trial.set_user_attr("result", done.user_attrs["result"] | {"seconds": 0.0})
             study.tell(trial, done.value)
             return
@@ -263,7 +270,7 @@ def _train(
     state = TrialState.COMPLETE
     try:
         recipe = config.recipe_at(trial.params)
-        data = read_data(recipe, root, splits=LEARNED_FROM)
+        data = read_data(recipe, root, splits=SWEEP_SPLITS)
         fit(recipe, data, out, device=device, on_epoch=on_epoch)
     except optuna.TrialPruned:
         state = TrialState.PRUNED
@@ -276,7 +283,7 @@ def _train(
     result = (accuracy.max(), accuracy.argmax() + 1, len(epochs), epochs["seconds"].sum())
     trial.set_user_attr("result", dict(zip(RESULT, map(float, result), strict=True)))
     study.tell(trial, float(accuracy.max()) if state == TrialState.COMPLETE else None, state)
-    # Larger than the weights by far, and of no more use.
+    # Much larger than the weights, and not needed any more.
     (out / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -301,9 +308,7 @@ def _write_table(study: optuna.Study, config: SweepConfig, out: Path) -> pd.Data
         markdown = rounded.to_markdown(index=False, missingval="")
         texts = {"sweep.csv": table.to_csv(index=False), "sweep.md": f"{markdown}\n"}
         for name, text in texts.items():
-            temporary = out / f".{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(out / name)
+            urls.write(out / name, text.encode())
     return table
 
 
@@ -313,16 +318,16 @@ def _folder(out: Path, number: int) -> Path:
 
 @contextlib.contextmanager
 def _queue_lock(out: Path) -> Iterator[None]:
-    """Wait until no other worker is looking at the queue, and keep them waiting."""
+    """Wait until no other worker uses the queue, and keep the others waiting."""
     with (out / ".queue.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _lock(folder: Path, held: contextlib.ExitStack) -> bool:
-    """Lock a trial for as long as the stack lives, unless another worker has."""
+def _lock(folder: Path, locks: contextlib.ExitStack) -> bool:
+    """Lock a trial until the stack is closed; false if another worker holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = held.enter_context(folder.with_suffix(".lock").open("w"))
+    file = locks.enter_context(folder.with_suffix(".lock").open("w"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,11 +1,10 @@
-"""Training a classifier: fit, validate each epoch, stop early, export weights with their card."""
+"""Training of one classifier: train, validate each epoch, stop early, save weights and card."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,9 +29,10 @@ from fer_batch.models import weights
 from fer_batch.models.card import ModelCard
 from fer_batch.models.networks import describe, find_network
 from fer_batch.results import store
-from fer_batch.training.learner import Learner
+from fer_batch.storage import urls
 from fer_batch.training.log import Epoch, TrainingLog, as_table
 from fer_batch.training.recipe import TrainConfig
+from fer_batch.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +47,12 @@ class TrainingError(FerError):
 
 
 def read_data(recipe: TrainConfig, root: Path, *, splits: Sequence[Split] = SPLITS) -> Data:
-    """The pictures that a recipe asks for.
+    """Read the pictures that a recipe asks for.
 
     Args:
-        recipe: Says which.
-        root: Of the data set, or the file that it was packed into.
-        splits: Which to read.
+        recipe: Names the data set, its labels and the size.
+        root: Folder of the data set, or the file that it was packed into.
+        splits: Splits to read.
 
     Raises:
         ConfigError: An unknown data set or network.
@@ -74,30 +74,31 @@ def fit(
     out: Path,
     *,
     device: torch.device,
-    resume: bool = True,
+    force: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_step: Callable[[int, float], None] = lambda epoch, share: None,
 ) -> Path:
-    """Train on ``train``, choose the best epoch on ``valid``, measure on what is held out, export.
+    """Train on split ``train``, choose the best epoch on ``valid``, measure both held-out splits.
 
-    A training that was stopped goes on after its last whole epoch, with the same result as one
-    that was not; one that is finished is only exported again.
+    A training that was stopped continues after its last complete epoch, with the same result as one
+    that was never stopped. If it had finished, only the weights and their card are written again.
 
     Args:
         recipe: What to train and how.
-        data: ``train``, ``valid`` and, if it shall be measured, ``test``; as `read_data` reads.
+        data: Splits ``train`` and ``valid`` and, if it is to be measured, ``test``: from
+            `read_data`.
         out: Folder for the weights, their card, the log of the epochs and the checkpoint.
         device: Where to train.
-        resume: Whether a training that was stopped goes on, or begins anew.
-        on_epoch: Called after each epoch; what it raises stops the training.
+        force: Start again from the beginning, even if there is a checkpoint.
+        on_epoch: Called after each epoch; an error that it raises stops the training.
         on_step: Called after each step with the epoch's number and the share of it that is done.
 
     Returns:
         Path of the weight file.
 
     Raises:
-        ConfigError: An unknown network, or `out` holds another training.
-        DatasetError: The data does not suit the recipe.
+        ConfigError: The network is unknown, or `out` holds another training.
+        DatasetError: The data does not fit the recipe.
         StoreError: Another training is writing to `out`.
         TrainingError: The loss became infinite or NaN.
     """
@@ -105,16 +106,17 @@ def fit(
     train = data.pictures["train"]
     mean, std = _mean_and_std(recipe, train)
     with store.lock(out), _repeatable(device):
-        if not resume:
+        urls.remove_temporaries(out)
+        if force:
             (out / CHECKPOINT).unlink(missing_ok=True)
         torch.manual_seed(recipe.seed)
-        learner = Learner(recipe, len(data.classes), len(train), mean=mean, std=std, device=device)
-        _learn(recipe, data, learner, out, on_epoch=on_epoch, on_step=on_step)
-        return weights.save(learner.network, _card(recipe, data, learner, mean, std), out)
+        trainer = Trainer(recipe, len(data.classes), len(train), mean=mean, std=std, device=device)
+        _learn(recipe, data, trainer, out, on_epoch=on_epoch, on_step=on_step)
+        return weights.save(trainer.network, _card(recipe, data, trainer, mean, std), out)
 
 
 def _check(recipe: TrainConfig, data: Data) -> None:
-    """Refuse before the first epoch what would fail after the last."""
+    """Find before the first epoch what would fail after the last one."""
     expected = LABEL_SETS[recipe.labels] if recipe.labels else data.classes
     if data.classes != expected or len(expected) < 2:
         raise DatasetError(
@@ -134,7 +136,7 @@ def _check(recipe: TrainConfig, data: Data) -> None:
 
 @contextmanager
 def _repeatable(device: torch.device) -> Iterator[None]:
-    """Randomness of its own, and no algorithm that is chosen by its speed."""
+    """Use separate random numbers, and no algorithm that is chosen by measuring its speed."""
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), cudnn:
         yield
@@ -143,24 +145,25 @@ def _repeatable(device: torch.device) -> Iterator[None]:
 def _learn(
     recipe: TrainConfig,
     data: Data,
-    learner: Learner,
+    trainer: Trainer,
     out: Path,
     *,
     on_epoch: Callable[[Epoch], None],
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Train until the last epoch or the end of patience; the learner then has the best weights.
+    """Train until the last epoch, or until patience ends; then load the best weights.
 
-    They are rounded as they will be saved, so that what is measured is what is saved.
+    They are rounded to half precision as when they are saved, so that the saved weights are
+    measured.
     """
-    train, valid = (_tensors(recipe, data, split, learner.device) for split in SPLITS[:2])
-    checkpoint = _Checkpoint(out / CHECKPOINT, recipe, data, learner.device)
-    history, best = checkpoint.load(learner)
+    train, valid = (_tensors(recipe, data, split, trainer.device) for split in SPLITS[:2])
+    checkpoint = _Checkpoint(out / CHECKPOINT, recipe, data, trainer.device)
+    history, best = checkpoint.load(trainer)
     with TrainingLog(out, n_before=len(history)) as log:
         while len(history) < recipe.epochs and _best(history) + recipe.patience > len(history):
             start, number = time.perf_counter(), len(history) + 1
-            train_loss = learner.train_epoch(*train, partial(on_step, number))
-            logits = learner.logits(valid[0])
+            train_loss = trainer.train_epoch(*train, partial(on_step, number))
+            logits = trainer.logits(valid[0])
             hits = logits.argmax(1) == valid[1].argmax(1)
             history.append(
                 Epoch(
@@ -168,39 +171,39 @@ def _learn(
                     train_loss,
                     valid_loss=float(F.cross_entropy(logits, valid[1])),
                     valid_accuracy=float(hits.float().mean()),
-                    learning_rate=learner.learning_rate,
+                    learning_rate=trainer.learning_rate,
                     seconds=time.perf_counter() - start,
                 )
             )
             if _best(history) == number:
-                best = copy.deepcopy(learner.network.state_dict())
+                best = copy.deepcopy(trainer.network.state_dict())
             log.write(history)
             if math.isfinite(train_loss):
-                checkpoint.save(learner, history, best)
+                checkpoint.save(trainer, history, best)
             on_epoch(history[-1])
             if not math.isfinite(train_loss):
                 raise TrainingError(
                     f"epoch {number}: the loss is {train_loss}: lower learning_rate"
                 )
-    learner.network.load_state_dict(best)
-    weights.round_to_half(learner.network)
+    trainer.network.load_state_dict(best)
+    weights.round_to_half(trainer.network)
     curves(as_table(history), out / "curves.png")
 
 
 def _best(history: Sequence[Epoch]) -> int:
-    """Number of the first epoch with the highest validation accuracy; 0 before the first."""
+    """Number of the first epoch with the highest validation accuracy; 0 if there is none yet."""
     return max(history, key=lambda epoch: epoch.valid_accuracy).epoch if history else 0
 
 
 class _Checkpoint:
-    """The file that a stopped training goes on from."""
+    """The file from which a stopped training continues."""
 
     def __init__(self, path: Path, recipe: TrainConfig, data: Data, device: torch.device) -> None:
         self._path = path
         self._origin = [recipe.model_dump_json(), fingerprint(data), device.type]
 
-    def load(self, learner: Learner) -> tuple[list[Epoch], dict[str, Tensor]]:
-        """The epochs done so far, and the weights of the best one."""
+    def load(self, trainer: Trainer) -> tuple[list[Epoch], dict[str, Tensor]]:
+        """Restore the trainer; return the epochs so far and the weights of the best one."""
         if not self._path.exists():
             return [], {}
         try:
@@ -210,31 +213,30 @@ class _Checkpoint:
         if saved["origin"] != self._origin:
             raise ConfigError(
                 f"{self._path} belongs to a training with another recipe, other pictures or "
-                "another kind of device: give another folder, or delete it to begin anew"
+                "another kind of device: choose another folder, or delete it to start again"
             )
-        learner.load_state_dict(saved["learner"])
+        trainer.load_state_dict(saved["trainer"])
         return [Epoch(**epoch) for epoch in saved["history"]], saved["best"]
 
-    def save(self, learner: Learner, history: Sequence[Epoch], best: dict[str, Tensor]) -> None:
-        temporary = self._path.with_suffix(".tmp")
+    def save(self, trainer: Trainer, history: Sequence[Epoch], best: dict[str, Tensor]) -> None:
         content = {
             "origin": self._origin,
-            "learner": learner.state_dict(),
+            "trainer": trainer.state_dict(),
             "history": [asdict(epoch) for epoch in history],
             "best": best,
         }
-        torch.save(content, temporary)
-        os.replace(temporary, self._path)  # noqa: PTH105
+        with urls.replacing(self._path) as temporary:
+            torch.save(content, temporary)
 
 
 def _card(
     recipe: TrainConfig,
     data: Data,
-    learner: Learner,
+    trainer: Trainer,
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> ModelCard:
-    temperature, metrics = _calibrate(recipe, data, learner)
+    temperature, metrics = _calibrate(recipe, data, trainer)
     train = data.pictures["train"]
     return ModelCard(
         name=recipe.name,
@@ -255,17 +257,17 @@ def _card(
     )
 
 
-def _calibrate(recipe: TrainConfig, data: Data, learner: Learner) -> tuple[float, dict[str, float]]:
-    """The temperature that calibrates the learner, and its scores on each held-out split."""
-    pixels, targets = _tensors(recipe, data, "valid", learner.device)
-    temperature = _fit_temperature(learner.logits(pixels), targets.argmax(1))
+def _calibrate(recipe: TrainConfig, data: Data, trainer: Trainer) -> tuple[float, dict[str, float]]:
+    """The temperature that calibrates the network, and its scores on each held-out split."""
+    pixels, targets = _tensors(recipe, data, "valid", trainer.device)
+    temperature = _fit_temperature(trainer.logits(pixels), targets.argmax(1))
     columns = [EMOTIONS.index(name) for name in data.classes]
     scores: dict[str, float] = {}
     for split in (split for split in SPLITS[1:] if split in data.pictures):
         pictures = data.pictures[split]
-        pixels, _ = _tensors(recipe, data, split, learner.device)
+        pixels, _ = _tensors(recipe, data, split, trainer.device)
         probs = np.full_like(pictures.targets, np.nan)
-        probs[:, columns] = torch.softmax(learner.logits(pixels) / temperature, 1).cpu().numpy()
+        probs[:, columns] = torch.softmax(trainer.logits(pixels) / temperature, 1).cpu().numpy()
         found = measure(probs, pictures.targets)
         scores[f"{split}_n"] = found.n
         for name in ("accuracy", "macro_f1", "ece"):
@@ -274,7 +276,7 @@ def _calibrate(recipe: TrainConfig, data: Data, learner: Learner) -> tuple[float
 
 
 def _fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Temperature with the least cross-entropy against the majority labels (Guo et al., 2017)."""
+    """Temperature with the lowest cross-entropy against the majority labels (Guo et al., 2017)."""
 
     def loss(temperature: float) -> float:
         return float(F.cross_entropy(logits / temperature, labels))
@@ -296,7 +298,7 @@ def _tensors(
 def _mean_and_std(
     recipe: TrainConfig, pictures: Pictures
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of the pictures themselves for a network that takes grey, else ImageNet's."""
+    """Mean and deviation of the pictures for a network that takes grey, else those of ImageNet."""
     if find_network(recipe.network).in_channels == 3:
         return IMAGENET_MEAN, IMAGENET_STD
     pixels = pictures.pixels.astype(np.float32) / 255

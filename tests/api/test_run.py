@@ -183,7 +183,7 @@ def test_settings_in_every_form(tmp_path: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     "settings, said",
     [
-        ({"detector.nme": "haar"}, r"detector\.nme: no such setting \(did you mean detector\.name"),
+        ({"detector.nme": "haar"}, r"detector\.nme: unknown setting \(did you mean detector\.name"),
         ({"fps": 5}, r"did you mean sampling\.fps"),
         ({"render": {"style": "loud"}}, "'full', 'minimal', 'heatmap' or 'side-by-side'"),
         ({"sampling": 5}, "sampling"),

@@ -1,19 +1,21 @@
-"""The command line: what it prints, what it returns, and a folder of everything that goes wrong."""
+"""The command line: its output, its exit codes, and a folder of everything that can go wrong."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from fer_batch.datasets import READERS
 from fer_batch.results import timeline
 from tests.support.clips import RECIPES, cut, zeroed
 from tests.support.command import run
@@ -59,28 +61,10 @@ def bad_images(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    "code, absent",
-    [
-        (
-            "import fer_batch.distributed.supervisor",
-            "torch",
-        ),  # of the many processes that start others
-        ("from fer_batch.cli.main import main; main(['process', *sys.argv[1:]])", "prefect"),
-    ],
-)
-def test_what_is_not_needed_is_not_imported(
-    picture: Path, tmp_path: Path, code: str, absent: str
-) -> None:
-    check = f"atexit.register(lambda: print({absent!r} in sys.modules))"
-    command = [sys.executable, "-c", f"import atexit, sys; {check}; {code}"]
-    done = subprocess.run(
-        [*command, str(picture), "-q", "-o", str(tmp_path / "out")],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "False\n"
+def test_supervisor_does_not_import_torch() -> None:
+    """It starts a process for each shard, and must not take the memory of one itself."""
+    code = "import sys, fer_batch.distributed.supervisor; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_folder_of_everything_that_goes_wrong(
@@ -142,7 +126,7 @@ def test_process_show_render(
     assert (out / "annotated" / "one.png").exists()
 
     assert run("process", picture, "-o", out) == 0
-    assert "1 were done before" in capsys.readouterr().out
+    assert "nothing new: 1 files were done before\n" in capsys.readouterr().out
     assert run("show", out) == 0
     assert "one.png" in capsys.readouterr().out
     (out / "annotated" / "one.png").unlink()
@@ -157,10 +141,11 @@ def test_quiet_says_nothing(
     assert capsys.readouterr() == ("", "")
 
 
-def test_nothing_found_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_advice_where_no_face_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(portrait(0)).save(tmp_path / "empty.png")
     assert run("process", tmp_path / "empty.png", "-o", tmp_path / "out") == 0
-    assert "no face was found" in capsys.readouterr().out
+    advice = "no face was found: try --set detector.haar.min_face=0.05"
+    assert advice in capsys.readouterr().out
 
 
 def test_start_and_end(made: Callable[[str], Path], tmp_path: Path) -> None:
@@ -170,7 +155,7 @@ def test_start_and_end(made: Callable[[str], Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (["process", "none", "-o", "out"], "none"),
         (["process", "in/one.png", "-o", "out", "--set", "sampling.evry=2"], "sampling.evry"),
@@ -190,49 +175,56 @@ def test_mistake_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(picture.parents[1])
     assert run(*arguments) == 2
     error = capsys.readouterr().err
-    assert said in error.splitlines()[-1]
+    assert message in error.splitlines()[-1]
     assert "Traceback" not in error
 
 
 @pytest.mark.skipif(
     sys.platform != "linux" or os.getuid() != 0, reason="needs to mount a small disk"
 )
-def test_full_disk_is_exit_code_3(made: Callable[[str], Path], tmp_path: Path) -> None:
+def test_full_disk_is_exit_code_3(
+    made: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], check=False)
     if mounted.returncode:
         pytest.skip("cannot mount a small disk here")
     try:
-        command = [sys.executable, "-m", "fer_batch", "process", made("plain"), "-o", disk / "out"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run("process", made("plain"), "-o", disk / "out") == 3
     finally:
         subprocess.run(["umount", disk], check=True)
-    assert done.returncode == 3
-    assert "no space left" in done.stderr
-    assert "Traceback" not in done.stderr
+    error = capsys.readouterr().err
+    assert "no space left" in error
+    assert "Traceback" not in error
 
 
-def test_interrupt_keeps_what_is_complete(made: Callable[[str], Path], tmp_path: Path) -> None:
+def test_interrupt_keeps_what_is_complete(
+    made: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for number in range(300):
         shutil.copy(made("plain"), folder / f"{number:03d}.mp4")
-    command = [sys.executable, "-m", "fer_batch", "process", folder, "-o", out]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (out / "media").is_dir() or not list((out / "media").glob("part-*")):
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
-    assert process.returncode == 130
-    assert "run again to go on" in said
-    assert "Traceback" not in said
+
+    def interrupt() -> None:
+        while not list(out.glob("media/part-*")):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    assert run("process", folder, "-o", out) == 130
+    thread.join()
+    error = capsys.readouterr().err
+    assert "stopping after the current files" in error
+    assert "run again to continue" in error
+    assert "Traceback" not in error
     n_done = len(timeline.load_media(out))
     assert 0 < n_done < 300
     assert timeline.load_frames(out)["media"].nunique() == n_done
@@ -248,24 +240,6 @@ def test_help_does_not_wait_for_heavy_imports() -> None:
     assert "process" in done.stdout
 
 
-def test_train_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
-    for number, (folder, name) in enumerate(
-        product(folders, ["Training", "PublicTest", "PrivateTest"])
-    ):
-        path = tmp_path / "fer" / ("train" if name == "Training" else "test") / folder
-        path.mkdir(parents=True, exist_ok=True)
-        for copy in range(2):
-            Image.new("L", (16, 16), 6 * number + copy).save(path / f"{name}_{copy}.png")
-    config = tmp_path / "tiny.yaml"
-    config.write_text("{name: tiny, dataset: fer2013, input_size_px: 16, epochs: 1, batch_size: 7}")
-    command = ["train", "--config", config, "--data", tmp_path / "fer", "-o", tmp_path / "weights"]
-    assert run(*command, "--device", "cpu") == 0
-    said = capsys.readouterr().out
-    assert "epoch 1/1: train loss" in said
-    assert said.endswith(f"{tmp_path}/weights/tiny.safetensors\n")
-
-
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from fer_batch import __version__
 
@@ -273,6 +247,18 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"fer-batch {__version__}\n"
 
 
-def test_config_prints_what_is_in_force(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_prints_all_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "--set", "sampling.fps=5") == 0
-    assert "  fps: 5.0\n" in capsys.readouterr().out
+    plain = capsys.readouterr().out
+    assert "  fps: 5.0\n" in plain
+    assert run("config", "--set", "sampling.fps=5", "--commented") == 0
+    commented = capsys.readouterr().out
+    assert "# Keep every N-th frame.\n  every: 1\n" in commented
+    assert yaml.safe_load(commented) == yaml.safe_load(plain)
+
+
+def test_help_names_every_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("data", "evaluate", "explain-data"):
+        assert run(command, "--help") == 0
+        text = capsys.readouterr().out
+        assert [name for name in READERS if name not in text] == []

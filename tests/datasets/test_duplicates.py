@@ -87,6 +87,6 @@ def test_many_pictures_are_compared_in_blocks() -> None:
     assert pairs_of(found) == {(row, row - 500, False) for row in range(500, 530)}
 
 
-def test_pairs_are_of_one_length() -> None:
-    with pytest.raises(ValueError, match="as many"):
+def test_pairs_must_have_the_same_length() -> None:
+    with pytest.raises(ValueError, match="the same length"):
         Pairs(np.zeros(2, np.int64), np.zeros(3, np.int64), np.zeros(2, bool))

@@ -1,21 +1,33 @@
-"""What a data set holds: counts by emotion, and pictures that stand twice."""
+"""Tables about a data set: counts by emotion, and duplicates."""
 
 from pathlib import Path
 
-from fer_batch.datasets.inventory import counts, duplicates
+from fer_batch.datasets.inventory import count_pictures, list_duplicates
 from fer_batch.datasets.pictures import load_data
 from tests.support import datasets_made as make
 
 
 def test_counts_by_emotion_and_split(tmp_path: Path) -> None:
-    table = counts(load_data("ferplus", make.make_ferplus(tmp_path), size_px=48, labels="six"))
+    table = count_pictures(
+        load_data("ferplus", make.make_ferplus(tmp_path), size_px=48, labels="six")
+    )
     assert table.index.name == "emotion"
     assert table.index.tolist() == [*make.SIX, "total"]
     assert table.columns.tolist() == ["train", "valid", "test"]
     assert table["train"].tolist() == [2, 1, 1, 1, 1, 1, 7]
 
 
-def test_duplicates_across_splits_and_labels_at_odds(tmp_path: Path) -> None:
+def test_class_without_training_pictures_is_counted(tmp_path: Path) -> None:
+    for number, path in enumerate(["train/happy", "valid/happy", "test/happy", "test/fear"]):
+        make.save(tmp_path / path / "a.png", number)
+    data = load_data("folders", tmp_path, size_px=48, allow_missing_classes=True)
+    assert len(data.missing_classes) == 2  # fear in train and valid
+    table = count_pictures(data)
+    assert table.loc["fear"].tolist() == [0, 0, 1]
+    assert table.loc["total"].tolist() == [1, 1, 2]
+
+
+def test_duplicates_across_splits_and_with_different_labels(tmp_path: Path) -> None:
     one, two, three, four = (make.photograph(seed) for seed in range(4))
     for path, pixels in {
         "train/happy/one.png": one,
@@ -29,7 +41,7 @@ def test_duplicates_across_splits_and_labels_at_odds(tmp_path: Path) -> None:
         "test/sad/three.png": three,
     }.items():
         make.save(tmp_path / path, pixels)
-    table = duplicates(load_data("folders", tmp_path, size_px=48, drop_duplicates=False))
+    table = list_duplicates(load_data("folders", tmp_path, size_px=48, drop_duplicates=False))
     assert table.columns.tolist() == [
         *("path", "split", "emotion", "other_path", "other_split", "other_emotion", "kind")
     ]
@@ -50,4 +62,4 @@ def test_duplicates_across_splits_and_labels_at_odds(tmp_path: Path) -> None:
 
 def test_no_duplicates_are_an_empty_table(tmp_path: Path) -> None:
     data = load_data("fer2013", make.make_fer2013(tmp_path), size_px=48, drop_duplicates=False)
-    assert duplicates(data).empty
+    assert list_duplicates(data).empty

@@ -124,7 +124,7 @@ def test_label_set_drops_pictures_and_renormalises_targets(tmp_path: Path) -> No
 
 def test_split_without_any_of_the_emotions_is_an_error(tmp_path: Path) -> None:
     make.save(tmp_path / "train" / "contempt" / "a.png")
-    with pytest.raises(DatasetError, match=r"split train shows none of \('happiness', "):
+    with pytest.raises(DatasetError, match="split train has no picture of happiness, surp"):
         load_data("folders", tmp_path, size_px=48, splits=["train"], labels="seven")
 
 
@@ -190,7 +190,7 @@ def test_packed_file_errors(ferplus: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cannot be read as a packed data set"):
         load_data("ferplus", packed, size_px=48)
     save_file({"weight": np.zeros(3, np.float32)}, packed)
-    with pytest.raises(DatasetError, match="pack the data set anew"):
+    with pytest.raises(DatasetError, match="pack the data set again"):
         load_data("ferplus", packed, size_px=48)
     with pytest.raises(DatasetError, match="cannot be written"):
         pack("ferplus", ferplus, packed / "inside.safetensors", size_px=48)

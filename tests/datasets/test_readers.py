@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_batch.datasets import READERS, SPLITS, DatasetError, Samples, read_samples
-from fer_batch.datasets.disfa import ACTION_UNITS, action_units
+from fer_batch.datasets.disfa import ACTION_UNITS, read_action_units
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import ConfigError
 from tests.support import datasets_made as make
@@ -190,6 +190,16 @@ def test_rafdb_without_an_emotion(tmp_path: Path) -> None:
         read_samples("rafdb", tmp_path, "train")
 
 
+def test_incomplete_data_set_can_be_read(tmp_path: Path) -> None:
+    table = make.make_rafdb(tmp_path, n_train=1) / "EmoLabel" / "list_patition_label.txt"
+    table.write_text(table.read_text().replace("test_20000.jpg 2\n", ""))
+    samples = read_samples("rafdb", tmp_path, "test", allow_missing_classes=True)
+    assert len(samples) == 6
+    (message,) = samples.missing_classes
+    assert "split test: expected pictures of happiness" in message
+    assert message.endswith("there are none of fear")
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ""])
 def test_rafdb_flat_folders_with_official_splits(tmp_path: Path, suffix: str) -> None:
     make.make_flat(tmp_path / "train", tmp_path / "train_labels.csv", suffix=suffix)
@@ -229,9 +239,12 @@ def add_row(row: str) -> Callable[[Path], object]:
     [
         (add_row("none_fear,5\n"), "line 8: expected the name of a picture .* found 'none_fear'"),
         (add_row("000_fear,6\n"), "line 8: .* label from 0 to 5, found '000_fear' and '6'"),
-        (add_row("000_fear,4\n"), r"line 8: label 4 is disgust, 000_fear\.jpg says other"),
+        (
+            add_row("000_fear,4\n"),
+            r"label 4 is disgust, but the file is named 000_fear\.jpg",
+        ),
         (add_row("000_fear,5\n"), r"lists 000_fear\.jpg 2 times"),
-        (lambda root: make.touch(root / "x_fear.jpg"), r"1 pictures are not in it: .*x_fear\.jpg"),
+        (lambda root: make.touch(root / "x_fear.jpg"), r"lacks 1 pictures: .*x_fear\.jpg"),
         (lambda root: (root / "labels.csv").unlink(), "expected one CSV table in it.*found 0"),
         (lambda root: (root / "more").mkdir(), "more: expected a picture, found a folder"),
     ],
@@ -443,7 +456,7 @@ def test_missing_root_is_an_error(tmp_path: Path, name: str) -> None:
 def test_disfa(tmp_path: Path) -> None:
     make.make_disfa(tmp_path, "SN002", n=3)
     make.make_disfa(tmp_path, "SN001", n=4)
-    table = action_units(tmp_path)
+    table = read_action_units(tmp_path)
     assert table["subject"].tolist() == ["SN001"] * 4 + ["SN002"] * 3
     assert table["frame_index"].tolist() == [0, 1, 2, 3, 0, 1, 2]
     for unit in ACTION_UNITS:
@@ -470,12 +483,12 @@ def test_disfa_errors(tmp_path: Path, text: str | None, message: str) -> None:
     file = make.make_disfa(tmp_path) / "ActionUnit_Labels" / "SN001" / "SN001_au4.txt"
     file.unlink() if text is None else file.write_text(text)
     with pytest.raises(DatasetError, match=message):
-        action_units(tmp_path)
+        read_action_units(tmp_path)
 
 
 def test_disfa_without_subjects(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="ActionUnit_Labels: expected a folder"):
-        action_units(tmp_path)
+        read_action_units(tmp_path)
     (tmp_path / "ActionUnit_Labels").mkdir()
     with pytest.raises(DatasetError, match="expected folders SN001 and so on"):
-        action_units(tmp_path)
+        read_action_units(tmp_path)

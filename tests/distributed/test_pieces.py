@@ -24,6 +24,7 @@ from fer_batch.pipeline.manifest import Summary
 from fer_batch.pipeline.plan import Plan, make_plan
 from fer_batch.records import DecodeReport, Faces, FrameChunk, Frames, MediaFile, Piece
 from fer_batch.results import timeline
+from tests.support import results
 from tests.support.clips import RECIPES, Rgb, clip, cut, numbered, zeroed
 from tests.support.portraits import SETTINGS, portraits
 
@@ -114,7 +115,7 @@ def do(plan: Plan, file: MediaFile, piece: Piece, folder: Path, **how) -> Summar
     """One piece, into the folder of all."""
     plan = replace(plan, todo=(replace(file, piece=piece),))
     with pieces.PieceCollector(folder, plan) as collector:
-        return pipeline.work(plan, collector, **how)
+        return pipeline.run_plan(plan, collector, **how)
 
 
 def divided(path: Path, folder: Path, numbers: Sequence[int], config: Config = CONFIG) -> Tables:
@@ -184,6 +185,18 @@ def test_tables_are_those_of_the_undivided_run(
     want = undivided(video, tmp_path / "whole", config)
     for n in (3,) if sampling else (1, 2, 3, 7, 9):
         assert_same(divided(video, tmp_path / str(n), range(n), config), want)
+
+
+@pytest.mark.usefixtures("squares")
+def test_a_new_column_reaches_the_tables_of_both(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("frames", "faces"):
+        results.add_column(monkeypatch, name, f"is_new_in_{name}")
+    want = undivided(video, tmp_path / "whole")
+    assert want["frames"]["is_new_in_frames"].all()
+    assert want["faces"]["is_new_in_faces"].all()
+    assert_same(divided(video, tmp_path, range(3)), want)
 
 
 @pytest.mark.usefixtures("squares")
@@ -280,7 +293,7 @@ def test_nothing_is_put_in_place_by_who_lost_the_claim(video: Path, tmp_path: Pa
         pytest.raises(ClaimLostError),
         pieces.PieceCollector(folder, plan, before_commit=lose_claim) as collector,
     ):
-        pipeline.work(plan, collector)
+        pipeline.run_plan(plan, collector)
     assert not pieces.is_finished(folder, file)
 
     do(plan, file, whole, folder)

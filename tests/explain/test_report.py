@@ -107,7 +107,7 @@ def test_table_says_what_made_it(finished: Path, tmp_path: Path, explainer: Expl
 
 def test_frames_at_chosen_times(finished: Path, tmp_path: Path, explainer: Explainer) -> None:
     """Frames are shown from their own time to that of the next."""
-    times = (0.0, 3.4 / 30, 99.0)
+    times = (0.0, 3.4 / 30, (N_FRAMES - 0.5) / 30)
     faces = faces_of(finished / "out", explainer, at_s=times, medias=("one.mp4",))
     explain(faces, explainer, tmp_path, ["gradcam"])
     table = read(tmp_path).query("method == 'gradcam'")
@@ -215,6 +215,10 @@ def test_other_weights_than_those_of_the_run_are_refused(finished: Path, tmp_pat
     [
         ({"medias": ("none.mp4",)}, r"no results of none\.mp4"),
         ({"medias": ("day 1/still.png",), "at_s": (1.0,)}, "no face at these times"),
+        (
+            {"medias": ("one.mp4",), "at_s": (0.0, 99.0)},
+            "no frame at 99 s: the longest",
+        ),
     ],
 )
 def test_nothing_to_explain(

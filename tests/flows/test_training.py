@@ -46,7 +46,7 @@ def test_every_deployment_loads_from_its_file(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_deployments_train_and_evaluate(deployed: Deployed, tmp_path: Path) -> None:
     data, recipe, out = make_bars(tmp_path / "data"), tmp_path / "bars.yaml", tmp_path / "out"
-    recipe.write_text(bars_recipe().model_dump_json())  # JSON is YAML
+    recipe.write_text(bars_recipe(network="resnet-compact").model_dump_json())  # JSON is YAML
     where = {"config": str(recipe), "data": str(data), "output": str(out)}
     train = "train-model/on-demand"
 
@@ -77,7 +77,10 @@ def test_deployments_train_and_evaluate(deployed: Deployed, tmp_path: Path) -> N
 @pytest.mark.timeout(900)
 def test_deployment_sweeps(deployed: Deployed, tmp_path: Path) -> None:
     data, config, out = make_bars(tmp_path / "data"), tmp_path / "sweep.yaml", tmp_path / "out"
-    values = {"recipe": bars_recipe(epochs=1).model_dump(), "space": {"seed": [0, 1]}}
+    values = {
+        "recipe": bars_recipe(network="resnet-compact", epochs=1).model_dump(),
+        "space": {"seed": [0, 1]},
+    }
     config.write_text(json.dumps(values))
     state, message = deployed.run(
         "sweep-model/on-demand", config=str(config), data=str(data), output=str(out)

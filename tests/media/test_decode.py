@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from fer_batch.config import Decode, Sampling
-from fer_batch.errors import DecodeError, MediaError
+from fer_batch.config import Decode, Sampling, load
+from fer_batch.errors import ConfigError, DecodeError, MediaError
 from fer_batch.media import discovery
-from fer_batch.media.decode import FrameReader
-from fer_batch.media.decode.reader import MAX_CHUNK_FRAMES
+from fer_batch.media.decode import FrameReader, decord_decoder
+from fer_batch.media.decode.video import MAX_CHUNK_FRAMES
+from fer_batch.pipeline.plan import make_plan
 from fer_batch.records import DecodeReport, FrameChunk, MediaInfo
 from tests.support.clips import (
     RECIPES,
@@ -106,11 +108,59 @@ def test_decord_does_what_it_can(made: Made, name: str) -> None:
     assert report.n_segments > 1
 
 
-@pytest.mark.parametrize("name", ["av1", "gif", "xvid b-frames"])
+NOT_FOR_DECORD = ["av1", "gif", "xvid b-frames"]
+
+
+@pytest.mark.parametrize("name", NOT_FOR_DECORD)
 def test_pyav_does_the_rest(made: Made, name: str) -> None:
-    report = read(made(name), "decord").report
+    report = read(made(name)).report
     assert report.decoder == "pyav"
-    assert report.n_segments_fallback == report.n_segments > 0
+    assert report.n_segments_fallback == report.n_segments
+
+
+@pytest.mark.parametrize("name", NOT_FOR_DECORD)
+def test_decord_alone_fails_where_it_cannot_decode(made: Made, name: str) -> None:
+    result = read(made(name), "decord")
+    assert result.numbers == []
+    report = result.report
+    assert (report.status, report.decoder, report.n_segments_fallback) == ("failed", "none", 0)
+    assert report.n_frames_missing == len(RECIPES[name].numbers)
+    assert "set decode.decoder to auto" in str(report.message)
+
+
+def test_decord_alone_leaves_out_damaged_segments(made: Made, tmp_path: Path) -> None:
+    path = zeroed(made("long mp4"), tmp_path / "hurt.mp4", 0.5, 0.55)
+    result = read(path, "decord", segment_frames=20)
+    check_partial(result, range(120))
+    assert not any(result.is_damaged)
+    assert result.report.decoder == "decord"
+    assert 0 < result.report.n_frames_missing < 60
+    assert "set decode.decoder to auto" in str(result.report.message)
+
+
+@pytest.fixture
+def _no_decord(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package decord is not installed."""
+    monkeypatch.setitem(sys.modules, "decord", None)
+    decord_decoder._installed.cache_clear()
+    yield
+    decord_decoder._installed.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_decord")
+def test_without_decord_auto_uses_pyav(made: Made) -> None:
+    result = read(made("plain"))
+    assert result.numbers == list(range(60))
+    assert (result.report.status, result.report.decoder) == ("ok", "pyav")
+
+
+@pytest.mark.usefixtures("_no_decord")
+def test_without_decord_it_cannot_be_chosen(made: Made, tmp_path: Path) -> None:
+    config = load(None, ["decode.decoder=decord"])
+    with pytest.raises(ConfigError, match="pip install decord"):
+        make_plan([made("plain")], tmp_path, config)
+    with pytest.raises(ConfigError, match="pip install decord"):
+        read(made("plain"), "decord")
 
 
 def test_segment_over_budget_goes_to_pyav(made: Made) -> None:

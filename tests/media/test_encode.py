@@ -1,7 +1,6 @@
 """Encoding: colours, odd sizes, and an ffmpeg that fails in every way."""
 
 import contextlib
-import os
 import re
 import signal
 import stat
@@ -11,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,6 +77,7 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return script
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 def test_file_plays_in_browsers(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", frames(5))
     with av.open(str(path)) as video:
@@ -87,6 +88,7 @@ def test_file_plays_in_browsers(tmp_path: Path) -> None:
     assert 0 < data.index(b"moov") < data.index(b"mdat")
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize(
     "colour", [(255, 255, 255), (0, 0, 0), (230, 40, 30), (30, 200, 60), (40, 60, 220)]
 )
@@ -96,6 +98,7 @@ def test_colours_are_kept(tmp_path: Path, colour: tuple[int, int, int]) -> None:
     np.testing.assert_allclose(shown.reshape(-1, 3).mean(axis=0), colour, atol=3)
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("width, height", [(63, 48), (64, 47), (63, 47), (1, 1)])
 def test_odd_size_grows_by_a_copy_of_the_edge(tmp_path: Path, width: int, height: int) -> None:
     frame = np.full((height, width, 3), 40, np.uint8)
@@ -106,6 +109,7 @@ def test_odd_size_grows_by_a_copy_of_the_edge(tmp_path: Path, width: int, height
     np.testing.assert_allclose(shown[:, -1], 200, atol=12)
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 def test_times_are_kept_and_never_equal(tmp_path: Path) -> None:
     pts_s = [0.5, 0.51, 0.51, 2.0, 7.003]
     path = write(tmp_path / "a.mp4", frames(5), pts_s=pts_s)
@@ -115,6 +119,7 @@ def test_times_are_kept_and_never_equal(tmp_path: Path) -> None:
     assert len(set(found)) == 5
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 def test_ffmpeg_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(RenderError, match=r"ffmpeg failed: .*no_such_codec"):
         write(tmp_path / "a.mp4", frames(3), settings=Render(codec="no_such_codec"))
@@ -156,13 +161,36 @@ def test_ffmpeg_that_cannot_be_started(tmp_path: Path, pretend: Path) -> None:
         write(tmp_path / "a.mp4", frames(3))
 
 
-def test_ffmpeg_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> str:
-        raise RuntimeError("no ffmpeg exe could be found")
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The file that `IMAGEIO_FFMPEG_EXE` names; the test writes it."""
+    path = tmp_path / "ffmpeg"
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
+    ffmpeg_path.cache_clear()
+    yield path
+    ffmpeg_path.cache_clear()
 
-    monkeypatch.setattr(encode, "ffmpeg_path", missing)
-    with pytest.raises(RenderError, match="ffmpeg is missing: install it"):
+
+@pytest.mark.usefixtures("chosen")
+def test_ffmpeg_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RenderError, match="ffmpeg: ffmpeg cannot be started: No such file"):
         write(tmp_path / "a.mp4", frames(3))
+
+    def missing() -> str:
+        raise RuntimeError("No ffmpeg exe could be found. Install ffmpeg")
+
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
+    with pytest.raises(RenderError, match=r"ffmpeg is missing: .* Install ffmpeg"):
+        write(tmp_path / "a.mp4", frames(3))
+
+
+def test_ffmpeg_that_is_too_old(tmp_path: Path, chosen: Path) -> None:
+    chosen.write_text("#!/bin/sh\necho '-vsync  video sync method'\n")
+    chosen.chmod(0o755)
+    with pytest.raises(RenderError, match=r"too old: version 5\.1 or newer"):
+        write(tmp_path / "a.mp4", frames(3))
+    chosen.write_text("#!/bin/sh\necho '-fps_mode  set framerate mode'\n")
+    assert ffmpeg_path() == str(chosen)
 
 
 @pytest.mark.parametrize("has_gpu", [True, False])
@@ -177,6 +205,7 @@ def test_a_gpu_encodes_where_there_is_one(tmp_path: Path, pretend: Path, has_gpu
     assert quality in said.read_text()
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 def test_gif_loops_at_its_own_rate_and_size_and_says_what_it_is(tmp_path: Path) -> None:
     pictures = [np.full((96, 600, 3), 12 * n, np.uint8) for n in range(20)]
     path = write(tmp_path / "a.gif", pictures, settings=Render(format="gif"))
@@ -222,20 +251,3 @@ def test_replacing_says_what_cannot_be_written(tmp_path: Path) -> None:
         replacing(tmp_path / "file" / "a.txt"),
     ):
         pass
-
-
-def test_ffmpeg_too_old_to_keep_times_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = tmp_path / "ffmpeg"
-    old.write_text("#!/bin/sh\necho '-vsync  video sync method'\n")
-    old.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    ffmpeg_path.cache_clear()
-    try:
-        assert ffmpeg_path() != str(old)
-        old.write_text("#!/bin/sh\necho '-fps_mode  set framerate mode'\n")
-        ffmpeg_path.cache_clear()
-        assert ffmpeg_path() == str(old)
-    finally:
-        ffmpeg_path.cache_clear()

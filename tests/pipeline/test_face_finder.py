@@ -7,7 +7,7 @@ import pytest
 
 from fer_batch.config import Config, load
 from fer_batch.errors import DetectorError
-from fer_batch.pipeline.face_finder import FaceFinder, FileFaces, Found
+from fer_batch.pipeline.face_finder import FaceFinder, FoundFaces, TrackingState
 from fer_batch.pipeline.lanes import Pending
 from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Bytes, Faces, FrameChunk, Frames, MediaKind
@@ -62,18 +62,18 @@ def chunk(frames: Sequence[Bytes], first: int = 0) -> FrameChunk:
 
 def find(
     frames: Sequence[Bytes], every: int, kind: MediaKind = "video", chunk_frames: int = 100
-) -> tuple[Found, int]:
+) -> tuple[FoundFaces, int]:
     """All faces, and how many frames the detector saw."""
     detector = Spots()
     config = load(None, [f"detector.every={every}"])
     finder = FaceFinder(at_once(detector), config, Stopwatch())
-    file = finder.begin(kind)
+    state = finder.begin(kind)
     starts = range(0, len(frames), chunk_frames)
-    parts = [(file, chunk(frames[start : start + chunk_frames], start)) for start in starts]
-    found = finder.find(finder.look(parts))
+    chunks = [(state, chunk(frames[start : start + chunk_frames], start)) for start in starts]
+    found = finder.collect(finder.submit(chunks))
     rows, boxes, ids, scores, points = [], [], [], [], []
     for start, each in zip(starts, found, strict=True):
-        assert isinstance(each, Found)
+        assert isinstance(each, FoundFaces)
         assert each.faces.points_px is not None
         rows.append(each.faces.frame_row + start)
         boxes.append(each.faces.box_px)
@@ -81,7 +81,7 @@ def find(
         points.append(each.faces.points_px)
         ids.append(each.track_id if each.track_id is not None else np.zeros(0, np.int64))
     faces = Faces(*map(np.concatenate, (rows, boxes, scores, points)))
-    return Found(faces, np.concatenate(ids)), detector.n_seen
+    return FoundFaces(faces, np.concatenate(ids)), detector.n_seen
 
 
 @pytest.mark.parametrize("chunk_frames", [1, 4, 100])
@@ -128,8 +128,8 @@ def test_still_pictures_are_always_seen() -> None:
 
 def test_error_is_that_of_its_own_chunk() -> None:
     finder = FaceFinder(at_once(Spots()), Config(), Stopwatch())
-    good, bad = (FileFaces("video", Config()) for _ in range(2))
-    parts = [(good, chunk([frame(0)])), (bad, chunk([frame(None, ground=13)]))]
-    found = finder.find(finder.look(parts))
-    assert isinstance(found[0], Found)
+    good, bad = (TrackingState("video", Config()) for _ in range(2))
+    chunks = [(good, chunk([frame(0)])), (bad, chunk([frame(None, ground=13)]))]
+    found = finder.collect(finder.submit(chunks))
+    assert isinstance(found[0], FoundFaces)
     assert isinstance(found[1], DetectorError)

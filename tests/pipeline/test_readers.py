@@ -11,8 +11,10 @@ import pytest
 from fer_batch.config import Config, load
 from fer_batch.errors import DecodeError
 from fer_batch.media import discovery
-from fer_batch.media.decode import FrameReader, reader
-from fer_batch.pipeline.readers import Chunk, End, ReaderPool
+from fer_batch.media.decode import FrameReader, video
+from fer_batch.media.decode.decord_decoder import DecordDecoder
+from fer_batch.pipeline import readers as pool_module
+from fer_batch.pipeline.readers import Chunk, EndOfFile, ReaderPool
 from fer_batch.records import DecodeReport, FrameChunk, MediaFile
 from tests.support.clips import RECIPES, clip, cut, numbered, read_number
 
@@ -27,7 +29,7 @@ def pool(
     return ReaderPool(files, config, readers=readers, buffer_mb=buffer_mb)
 
 
-def drain(working: ReaderPool) -> dict[str, list[Chunk | End]]:
+def drain(working: ReaderPool) -> dict[str, list[Chunk | EndOfFile]]:
     """All that comes, by file."""
     items = defaultdict(list)
     while taken := working.take(8):
@@ -39,8 +41,8 @@ def drain(working: ReaderPool) -> dict[str, list[Chunk | End]]:
     return items
 
 
-def frames_of(items: list[Chunk | End]) -> list[FrameChunk]:
-    assert [isinstance(item, End) for item in items] == [False] * (len(items) - 1) + [True]
+def frames_of(items: list[Chunk | EndOfFile]) -> list[FrameChunk]:
+    assert [isinstance(item, EndOfFile) for item in items] == [False] * (len(items) - 1) + [True]
     return [item.frames for item in items if isinstance(item, Chunk)]
 
 
@@ -63,7 +65,7 @@ def test_all_kinds_of_clips_read_in_parts_are_what_they_are_as_a_whole(
                 np.concatenate([getattr(chunk, name) for chunk in whole]),
             )
         end = items[file.media][-1]
-        assert isinstance(end, End)
+        assert isinstance(end, EndOfFile)
         assert (end.info, end.outcome) == (alone.info, alone.report)
 
 
@@ -71,13 +73,13 @@ def test_one_video_is_read_by_several_threads_at_once(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meeting = threading.Barrier(3)
-    read = FrameReader.read
+    decode = DecordDecoder.decode
 
-    def meet(self, part):
+    def meet(self, *segment):
         meeting.wait(TOGETHER_S)
-        return read(self, part)
+        return decode(self, *segment)
 
-    monkeypatch.setattr(FrameReader, "read", meet)
+    monkeypatch.setattr(DecordDecoder, "decode", meet)
     file = discovery.find([made("plain")])[0]  # 60 frames, 3 groups
     with pool([file], readers=3) as working:
         (items,) = drain(working).values()
@@ -88,23 +90,21 @@ def test_one_video_is_read_by_several_threads_at_once(
 def test_error_in_the_middle_ends_the_file_there(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = reader.FrameChunk
-
     def fail(**arrays):
         if arrays["frame_index"][0] >= 20:
             raise DecodeError("no more", tmp_path)
-        return begin(**arrays)
+        return FrameChunk(**arrays)
 
-    monkeypatch.setattr(reader, "FrameChunk", fail)
+    monkeypatch.setattr(video, "FrameChunk", fail)
     other = clip(tmp_path / "short.mp4", numbered(8))
     files = [discovery.find([path])[0] for path in (made("plain"), other)]
     with pool(files, readers=4) as working:
         items = drain(working)
     assert sum(len(chunk.rgb) for chunk in frames_of(items[files[0].media])) == 20
     first, second = (items[file.media][-1] for file in files)
-    assert isinstance(first, End)
+    assert isinstance(first, EndOfFile)
     assert str(first.outcome) == "no more"
-    assert isinstance(second, End)
+    assert isinstance(second, EndOfFile)
     assert isinstance(second.outcome, DecodeReport)
 
 
@@ -154,12 +154,12 @@ def test_pixels_count_until_they_are_released(made: Made) -> None:
 
 
 def test_mistake_in_a_thread_is_raised(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: FrameReader) -> int:
+    def fail(*_: object) -> EndOfFile:
         raise MemoryError("a mistake")
 
-    monkeypatch.setattr(FrameReader, "n_parts", property(fail))
+    monkeypatch.setattr(pool_module, "EndOfFile", fail)
     with (
         pool([discovery.find([made("plain")])[0]], readers=2) as working,
         pytest.raises(MemoryError, match="a mistake"),
     ):
-        working.take(8)
+        drain(working)

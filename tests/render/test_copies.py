@@ -98,6 +98,7 @@ MATRIX = [
 ]
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("name", MATRIX)
 def test_every_frame_is_there_at_its_time(made: Made, tmp_path: Path, name: str) -> None:
     recipe, [file] = RECIPES[name], found(made(name))
@@ -111,6 +112,7 @@ def test_every_frame_is_there_at_its_time(made: Made, tmp_path: Path, name: str)
     assert frames[0].shape == (height + height % 2, width + width % 2, 3)
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("name", ["plain", "ntsc", "rotated 90", "gif", "one frame", "tone"])
 def test_last_frame_lasts_as_long_as_the_others(made: Made, tmp_path: Path, name: str) -> None:
     recipe, [file] = RECIPES[name], found(made(name))
@@ -152,6 +154,7 @@ COPIED = {
 SPAN = Sampling(start_s=0.7, end_s=1.5)
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("codec", COPIED)
 @pytest.mark.parametrize("sampling", [Sampling(), SPAN], ids=["whole", "span"])
 def test_sound_is_copied(made: Made, tmp_path: Path, codec: str, sampling: Sampling) -> None:
@@ -170,6 +173,7 @@ def test_sound_is_copied(made: Made, tmp_path: Path, codec: str, sampling: Sampl
         assert [packet for _, packet in copied] == list(times)
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 @pytest.mark.parametrize("file, codec", [("a.mkv", "libvorbis"), ("a.mov", "pcm_s16le")])
 @pytest.mark.parametrize("sampling", [Sampling(), SPAN], ids=["whole", "span"])
 def test_other_sound_becomes_aac_and_stays_in_step(
@@ -197,9 +201,10 @@ def test_other_sound_becomes_aac_and_stays_in_step(
 
     best = min(range(-80, 81), key=error)
     assert abs(best) <= 40  # 5 ms
-    assert error(best) < 0.2
+    assert error(best) < 0.3  # ffmpeg 5.1: 0.24; the sound of another moment: 0.8
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 def test_damaged_sound_does_not_cost_the_video(made: Made, tmp_path: Path) -> None:
     whole = with_sound(tmp_path / "whole.mkv", made("plain"), "ac3")
     data = bytearray(whole.read_bytes())
@@ -214,6 +219,7 @@ def test_damaged_sound_does_not_cost_the_video(made: Made, tmp_path: Path) -> No
     assert len(frames_of(path)[0]) == 60
 
 
+@pytest.mark.usefixtures("each_ffmpeg")
 def test_span_shows_its_frames_from_zero_on(made: Made, tmp_path: Path) -> None:
     [file] = found(made("plain"))
     look_at(tmp_path, file, sampling=SPAN)

@@ -239,6 +239,14 @@ def test_progress_goes_from_nothing_to_all(run: Path) -> None:
     assert (seen[-1].n_files_done, seen[-1].n_files, seen[-1].share) == (3, 3, 1.0)
 
 
+def test_only_the_sheets_of_some_videos(run: Path) -> None:
+    assert make_sheets(run, CONFIG, media="deep/a.mov") == [run / "sheets/deep/a.mov.png"]
+    assert set(stamps(run)) == {"deep/a.mov.png"}
+    assert faces_of(run / "sheets/deep/a.mov.png", 3) == [39, 55, 50]
+    with pytest.raises(RenderError, match=r"holds no frames of a video b\.png"):
+        make_sheets(run, CONFIG, media=["deep/a.mov", "b.png"])
+
+
 def test_interrupt_leaves_nothing_half_made(run: Path) -> None:
     def interrupt(progress: Progress) -> None:
         if progress.n_files_done == 2:
@@ -293,6 +301,8 @@ def test_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("sheet", run, "--quiet", "--force") == 0
     assert capsys.readouterr().out == ""
     assert not set(stamps(run).values()) & set(before.values())
+    assert command("sheet", run, "--force", "--media", "deep/a.mov") == 0
+    assert capsys.readouterr().out == f"1 sheets: {run}/sheets\n"
     (run.parent / "in/b.png").unlink()
     assert command("sheet", run, "--force") == 1
     assert "b.png" in capsys.readouterr().err

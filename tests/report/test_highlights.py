@@ -1,4 +1,4 @@
-"""Which moments are worth showing."""
+"""Which highlights are chosen."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from fer_batch.emotions import EMOTIONS
 from fer_batch.records import ChunkResult, Faces
 from fer_batch.report import highlights
-from fer_batch.report.highlights import Moment
+from fer_batch.report.highlights import Highlight
 from fer_batch.results import timeline
 from tests.support import results
 
@@ -56,8 +56,8 @@ def faces(
     return timeline.load(folder, media=media)
 
 
-def shown(moment: Moment) -> tuple[int, int]:
-    return moment.emotion, moment.frame_index
+def shown(highlight: Highlight) -> tuple[int, int]:
+    return highlight.emotion, highlight.frame_index
 
 
 def test_each_emotion_at_its_strongest(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_each_emotion_at_its_strongest(tmp_path: Path) -> None:
     sad = [{SAD: 0.9 - 0.01 * frame} for frame in range(30)]
     [track] = highlights.of_tracks(faces(tmp_path, [[*happy, *sad]]), smooth_s=0, most=5)
     assert (track.track_id, track.n_frames) == (0, 60)
-    assert [shown(moment) for moment in track.moments] == [(HAPPY, 29), (SAD, 30)]
-    assert [moment.prob for moment in track.moments] == pytest.approx([0.89, 0.9])
-    assert track.moments[1].pts_s == pytest.approx(30 / RATE)
+    assert [shown(highlight) for highlight in track.highlights] == [(HAPPY, 29), (SAD, 30)]
+    assert [highlight.prob for highlight in track.highlights] == pytest.approx([0.89, 0.9])
+    assert track.highlights[1].pts_s == pytest.approx(30 / RATE)
 
 
 @pytest.mark.parametrize("at", [0, 30, 59])
@@ -76,24 +76,24 @@ def test_a_slip_of_one_frame_is_not_shown(tmp_path: Path, at: int) -> None:
     values[at] = {SAD: 0.99}
     found = faces(tmp_path, [values])
     [track] = highlights.of_tracks(found, smooth_s=0.5, most=5)
-    assert [moment.emotion for moment in track.moments] == [NEUTRAL]
+    assert [highlight.emotion for highlight in track.highlights] == [NEUTRAL]
     [track] = highlights.of_tracks(found, smooth_s=0, most=5)
-    assert [moment.emotion for moment in track.moments] == [SAD, NEUTRAL]
+    assert [highlight.emotion for highlight in track.highlights] == [SAD, NEUTRAL]
 
 
 def test_what_is_shown_is_the_smoothed_probability(tmp_path: Path) -> None:
     found = faces(tmp_path, [[{HAPPY: 0.5 + 0.4 * (frame % 2)} for frame in range(60)]])
     [track] = highlights.of_tracks(found, smooth_s=0.5, most=5)
-    [moment] = track.moments
+    [highlight] = track.highlights
     smooth = timeline.smooth(found, seconds=0.5)
-    assert moment.prob == pytest.approx(smooth["happiness"][moment.frame_index])
-    assert moment.strength <= moment.prob
+    assert highlight.prob == pytest.approx(smooth["happiness"][highlight.frame_index])
+    assert highlight.strength <= highlight.prob
 
 
 def test_weak_emotions_are_left_out_but_for_the_strongest(tmp_path: Path) -> None:
     values = [{HAPPY: 0.45}] * 20 + [{SAD: 0.4}] * 20
     [track] = highlights.of_tracks(faces(tmp_path, [values]), smooth_s=0, most=5)
-    assert [shown(moment) for moment in track.moments] == [(HAPPY, 0)]
+    assert [shown(highlight) for highlight in track.highlights] == [(HAPPY, 0)]
 
 
 def test_tracks_that_are_there_most_come_first(tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_brief_tracks_are_shown_where_there_is_nothing_else(tmp_path: Path) -> N
 def test_emotions_that_the_model_does_not_know(tmp_path: Path) -> None:
     found = faces(tmp_path, [[{HAPPY: 0.9}] * 20], n_classes=6)
     [track] = highlights.of_tracks(found, smooth_s=0.5, most=5)
-    assert [moment.emotion for moment in track.moments] == [HAPPY]
+    assert [highlight.emotion for highlight in track.highlights] == [HAPPY]
     found = faces(tmp_path, [[{}] * 20], n_classes=0)
     [track] = highlights.of_tracks(found, smooth_s=0.5, most=5)
-    assert track.moments == ()
+    assert track.highlights == ()
 
 
 def test_video_without_faces(tmp_path: Path) -> None:
@@ -129,11 +129,13 @@ def test_images_show_one_face_per_emotion(tmp_path: Path) -> None:
     results.write(tmp_path, *stills)
     found = timeline.load(tmp_path)
     chosen = highlights.of_images(found, most=2)
-    assert len({(moment.media, moment.emotion) for moment in chosen}) == len(chosen)
+    assert len({(highlight.media, highlight.emotion) for highlight in chosen}) == len(chosen)
     for emotion in range(len(EMOTIONS)):
-        ours = [moment for moment in chosen if moment.emotion == emotion]
+        ours = [highlight for highlight in chosen if highlight.emotion == emotion]
         assert len(ours) <= 2
-        assert [moment.prob for moment in ours] == sorted((m.prob for m in ours), reverse=True)
+        assert [highlight.prob for highlight in ours] == sorted(
+            (m.prob for m in ours), reverse=True
+        )
         of_class = found[found["emotion"] == EMOTIONS[emotion]]
         if ours:
             assert ours[0].prob == pytest.approx(of_class["confidence"].max())
@@ -141,10 +143,10 @@ def test_images_show_one_face_per_emotion(tmp_path: Path) -> None:
 
 
 def test_most_expressive() -> None:
-    def moment(emotion: int, strength: float) -> Moment:
-        return Moment("a.mp4", 0, 0, 0.0, emotion, strength, strength)
+    def highlight(emotion: int, strength: float) -> Highlight:
+        return Highlight("a.mp4", 0, 0, 0.0, emotion, strength, strength)
 
-    neutral, weak, strong = moment(NEUTRAL, 0.9), moment(SAD, 0.4), moment(HAPPY, 0.6)
+    neutral, weak, strong = highlight(NEUTRAL, 0.9), highlight(SAD, 0.4), highlight(HAPPY, 0.6)
     assert highlights.most_expressive([neutral, weak, strong]) == strong
     assert highlights.most_expressive([neutral, weak]) == neutral
     assert highlights.most_expressive([]) is None

@@ -7,23 +7,30 @@ from PIL import ImageFont
 
 from fer_batch.emotions import COLOURS, EMOTIONS
 from fer_batch.render.sprites import INK, fit
-from fer_batch.report.highlights import Moment
-from fer_batch.report.sheet_layout import Cell, Line, Scene, Tile, draw_overview, draw_sheet
+from fer_batch.report.highlights import Highlight
+from fer_batch.report.sheet_layout import (
+    Cell,
+    FrameWithFaces,
+    Line,
+    Tile,
+    draw_overview,
+    draw_sheet,
+)
 
 FACE_PX, LEFT, LABEL, TOP = 176, 28, 112, 104
 """Of the layout."""
 
 
-def moment(emotion: int = 0, face_index: int = 0, prob: float = 0.8) -> Moment:
-    return Moment("a.mp4", 0, face_index, 0.0, emotion, prob, prob)
+def highlight(emotion: int = 0, face_index: int = 0, prob: float = 0.8) -> Highlight:
+    return Highlight("a.mp4", 0, face_index, 0.0, emotion, prob, prob)
 
 
-def scene(width: int, height: int, *boxes: tuple[int, int, int, int]) -> Scene:
+def scene(width: int, height: int, *boxes: tuple[int, int, int, int]) -> FrameWithFaces:
     """A grey frame with a white disc in each box, as wide as high."""
     rgb = np.full((height, width, 3), 90, np.uint8)
     for x1, y1, x2, y2 in boxes:
         cv2.circle(rgb, ((x1 + x2) // 2, (y1 + y2) // 2), (x2 - x1) // 2, (255, 255, 255), -1)
-    return Scene(rgb, np.array(boxes, np.float32).reshape(-1, 4))
+    return FrameWithFaces(rgb, np.array(boxes, np.float32).reshape(-1, 4))
 
 
 def disc(picture: np.ndarray) -> tuple[int, int, int, int]:
@@ -37,7 +44,7 @@ def disc(picture: np.ndarray) -> tuple[int, int, int, int]:
 def test_face_is_whole_and_not_stretched(
     size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
-    picture = scene(*size, box).face(moment())
+    picture = scene(*size, box).face(highlight())
     assert picture.shape == (FACE_PX, FACE_PX, 3)
     _, _, width, height = disc(picture)
     assert width == pytest.approx(height, abs=2)
@@ -45,13 +52,13 @@ def test_face_is_whole_and_not_stretched(
 
 
 def test_face_stands_in_the_middle() -> None:
-    x, y, width, height = disc(scene(640, 360, (200, 100, 260, 160)).face(moment()))
+    x, y, width, height = disc(scene(640, 360, (200, 100, 260, 160)).face(highlight()))
     assert x + width / 2 == pytest.approx(FACE_PX / 2, abs=2)
     assert y + height / 2 == pytest.approx(FACE_PX / 2, abs=2)
 
 
 def test_face_that_fills_a_narrow_frame() -> None:
-    picture = scene(100, 400, (0, 100, 100, 240)).face(moment())
+    picture = scene(100, 400, (0, 100, 100, 240)).face(highlight())
     _, _, width, height = disc(picture)
     assert width == pytest.approx(height, abs=2)
     assert (picture[:, 5] == 0).all()
@@ -60,7 +67,7 @@ def test_face_that_fills_a_narrow_frame() -> None:
 
 def test_face_by_its_index() -> None:
     two = scene(640, 360, (100, 100, 200, 200), (400, 100, 460, 160))
-    widths = [disc(two.face(moment(face_index=face)))[2] for face in (0, 1)]
+    widths = [disc(two.face(highlight(face_index=face)))[2] for face in (0, 1)]
     assert widths == pytest.approx([FACE_PX / 1.8] * 2, abs=3)
 
 
@@ -75,7 +82,7 @@ def test_thumbnail_keeps_the_shape(size: tuple[int, int]) -> None:
 
 
 def test_thumbnail_frames_the_face_in_its_colour() -> None:
-    picture = scene(480, 320, (100, 100, 200, 200)).thumbnail(moment(emotion=2))
+    picture = scene(480, 320, (100, 100, 200, 200)).thumbnail(highlight(emotion=2))
     framed = (picture == COLOURS["sadness"]).all(axis=2)
     y, x = np.nonzero(framed)
     assert (x.min(), y.min(), x.max(), y.max()) == (48, 48, 102, 102)
@@ -112,7 +119,7 @@ def test_long_names_are_shortened_to_fit(width: int) -> None:
 @pytest.mark.parametrize("n_lines, emotions", [(1, [0]), (1, [2, 6]), (12, list(range(8)))])
 def test_sheet_has_a_place_for_every_face(n_lines: int, emotions: list[int]) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (FACE_PX, FACE_PX, 3), np.uint8)
-    cells = [Cell(picture, moment(emotion), "0:00.0") for emotion in emotions]
+    cells = [Cell(picture, highlight(emotion), "0:00.0") for emotion in emotions]
     sheet = draw_sheet("a.mp4", "facts", [Line("#0", "9 frames", cells)] * n_lines, "note")
     height, width = sheet.shape[:2]
     for line in range(n_lines):
@@ -128,14 +135,14 @@ def test_sheet_has_a_place_for_every_face(n_lines: int, emotions: list[int]) -> 
 
 
 def test_face_that_could_not_be_had_keeps_its_place() -> None:
-    sheet = draw_sheet("a.mp4", "", [Line("#0", "", [Cell(None, moment(), "0:00.0")])])
+    sheet = draw_sheet("a.mp4", "", [Line("#0", "", [Cell(None, highlight(), "0:00.0")])])
     assert (sheet[TOP + FACE_PX + 1, LEFT + LABEL] == COLOURS["happiness"]).all()
 
 
 @pytest.mark.parametrize("n_tiles", [1, 2, 6, 7, 60])
 def test_overview_has_a_place_for_every_file(n_tiles: int) -> None:
     picture = np.full((144, 240, 3), 255, np.uint8)
-    tiles = [Tile(picture, f"{n}.mp4", moment(), "0:01.0") for n in range(n_tiles)]
+    tiles = [Tile(picture, f"{n}.mp4", highlight(), "0:01.0") for n in range(n_tiles)]
     sheet = draw_overview("run", "facts", tiles)
     # above the white of thumbnails nothing else is as large
     white = (sheet == 255).all(axis=2).astype(np.uint8)

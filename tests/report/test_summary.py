@@ -12,6 +12,7 @@ from PIL import Image
 
 from fer_batch.config import Config
 from fer_batch.errors import RenderError, StoreError
+from fer_batch.render.outputs import Progress
 from fer_batch.report import summary as report
 from fer_batch.report.summary import make_report
 from fer_batch.results import store
@@ -153,10 +154,10 @@ def test_chosen_timelines_replace_those_of_before(tmp_path: Path) -> None:
         write(tmp_path, chunk(name, [1, 1]))
     make_report(finish(tmp_path), Config())
     assert timelines(tmp_path) == {"a.mp4.png", "b/c.mp4.png"}
-    make_report(tmp_path, Config(), medias=["a.mp4"])
+    make_report(tmp_path, Config(), media="a.mp4")
     assert timelines(tmp_path) == {"a.mp4.png"}
     with pytest.raises(RenderError, match=r"holds no frames of a video z\.png"):
-        make_report(tmp_path, Config(), medias=["a.mp4", "z.png"])
+        make_report(tmp_path, Config(), media=["a.mp4", "z.png"])
 
 
 def test_a_name_too_long_for_one_more_ending(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_of_a_large_run_little_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         write(tmp_path, rows=[bad])
     write(tmp_path, still("z.png", 9), rows=[row("z.png", n_faces=9)])
     asked: list[Any] = []
-    progress: list[tuple[int, int]] = []
+    progress: list[Progress] = []
     read = store.read
 
     def spy(out: Path, name: Any, **options: Any) -> Any:
@@ -198,7 +199,7 @@ def test_of_a_large_run_little_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         return read(out, name, **options)
 
     monkeypatch.setattr(store, "read", spy)
-    make_report(finish(tmp_path), Config(), on_progress=lambda *n: progress.append(n))
+    make_report(finish(tmp_path), Config(), on_progress=progress.append)
     text = summary(tmp_path)
     assert all(medias is not None for name, medias in asked if name != "media")
     assert {media for name, medias in asked if name == "faces" for media in medias} == {
@@ -209,7 +210,8 @@ def test_of_a_large_run_little_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     assert "and 4 more: [report/files.csv](files.csv)" in text
     assert timelines(tmp_path) == {"4.mp4.png", "5.mp4.png"}
     assert len(table(tmp_path)) == 13
-    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert [each.n_files_done for each in progress] == [1, 2, 3]
+    assert progress[-1] == Progress(n_files_done=3, n_files=3, n_frames=6, share=1.0)
     assert table(tmp_path)["0.mp4"]["frames"] == ""
 
 

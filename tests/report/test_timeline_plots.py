@@ -72,5 +72,5 @@ def test_any_name_and_length_fits(tmp_path: Path, name: str, end_s: float) -> No
 @pytest.mark.parametrize(
     "time_s, text", [(0, "0:00"), (59.96, "1:00"), (61.5, "1:01.5"), (36_000, "10:00:00")]
 )
-def test_clock(time_s: float, text: str) -> None:
-    assert timeline_plots.clock(time_s) == text
+def test_time_text(time_s: float, text: str) -> None:
+    assert timeline_plots.time_text(time_s) == text

@@ -134,7 +134,7 @@ def test_every_file_says_how_it_was_made(tmp_path: Path, table: str) -> None:
     write(tmp_path, chunk("v.mp4", [1]))
     (path,) = (tmp_path / table).iterdir()
     metadata = pq.read_schema(path).metadata
-    assert metadata[b"fer_batch.schema_version"] == b"1"
+    assert metadata[b"fer_batch.schema_version"] == b"1.0"
     assert metadata[b"fer_batch.config_hash"] == CONFIG_HASH.encode()
     assert metadata[b"fer_batch.model_card"] == CARD.encode()
 
@@ -601,7 +601,7 @@ def test_a_damaged_media_file_is_named(tmp_path: Path) -> None:
 def test_read_gives_chosen_files_and_columns(tmp_path: Path) -> None:
     write(tmp_path, chunk("v.mp4", [1, 1]))
     write(tmp_path, still("a.png"), still("b.png"))
-    rows = store.read(tmp_path, "faces", medias=["v.mp4", "b.png"], columns=["media"])
+    rows = store.read(tmp_path, "faces", media=["v.mp4", "b.png"], columns=["media"])
     assert sorted(rows["media"].to_pylist()) == ["b.png", "v.mp4", "v.mp4"]
     assert rows.column_names == ["media"]
 

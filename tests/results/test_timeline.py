@@ -9,7 +9,7 @@ import pytest
 
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import StoreError
-from fer_batch.results import timeline
+from fer_batch.results import store, timeline
 from tests.support.results import chunk, row, still, write
 
 NAMES = list(EMOTIONS)
@@ -66,6 +66,24 @@ def test_frames_and_media_are_ordered(tmp_path: Path) -> None:
     assert frames["media"].tolist() == ["a.mp4", "a.mp4", "b.mp4", "b.mp4", "c.mp4", "c.mp4"]
     assert frames["frame_index"].tolist() == [0, 1] * 3
     assert timeline.load_media(tmp_path)["media"].tolist() == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_files_are_read_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "IMAGES_AT_ONCE", 2)
+    for name in ("b.mp4", "a.mp4", "none.mp4"):
+        write(tmp_path, chunk(name, [1, 0] if name != "none.mp4" else [0]))
+    write(tmp_path, *(still(f"{number}.png", number) for number in range(5)))
+    rows = store.media_rows(tmp_path)
+    wanted = [*rows[::2], *rows[1::2]]
+    found = list(timeline.each_file(tmp_path, wanted))
+    assert [file.row for file in found] == wanted
+    for file in found:
+        for have, load in ((file.faces, timeline.load), (file.frames, timeline.load_frames)):
+            want = load(tmp_path, media=file.row.media).astype({"media": str})
+            have = have.astype({"media": str}).reset_index(drop=True)
+            pd.testing.assert_frame_equal(have, want)
 
 
 @pytest.mark.parametrize("reader", ["load", "load_frames", "load_media", "summary"])

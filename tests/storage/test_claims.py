@@ -168,7 +168,7 @@ def test_a_holder_that_cannot_beat_stops_by_itself(
 
     claim = Claims(folder, LEASE_S).take("a")
     assert claim
-    monkeypatch.setattr(claims, "replace", fail)
+    monkeypatch.setattr(urls, "write", fail)
     with claim:
         claim.check()
         time.sleep(1.5 * LEASE_S)

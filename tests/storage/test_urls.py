@@ -219,6 +219,56 @@ def test_names_in_a_folder(tmp_path: Path, place: Path) -> None:
         assert urls.names(folder / "absent") == []
 
 
+def replace_and_fail(path: Path) -> None:
+    with urls.replacing(path) as temporary:
+        temporary.write_bytes(b"half of the n")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, is_local: bool
+) -> None:
+    folder = tmp_path / "results" if is_local else place
+    urls.make_folder(folder)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    path = folder / "a.txt"
+    urls.write(path, b"old")
+    with pytest.raises(ZeroDivisionError):
+        replace_and_fail(path)
+    assert urls.read(path) == b"old"
+    with urls.replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert urls.read(path) == b"old"
+    assert urls.read(path) == b"new"
+    assert urls.names(folder) == ["a.txt"]
+    assert [*(tmp_path / "temporary").iterdir()] == []
+
+
+def test_the_content_is_on_the_disk_before_the_name_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    urls.write(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("the disk does not answer")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="does not answer"):
+        urls.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert urls.names(tmp_path) == ["a.txt"]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    urls.temporary_for(tmp_path / "a.txt").write_bytes(b"half of")
+    (tmp_path / ".hidden").touch()
+    urls.remove_temporaries(tmp_path)
+    assert urls.names(tmp_path) == [".hidden"]
+
+
 def test_the_source_of_a_row(place: Path) -> None:
     (place / "a.mp4").write_bytes(b"1234")
     [file] = discovery.find([place])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pytest
 
 from fer_batch.config import Config
 from fer_batch.emotions import EMOTIONS
 from fer_batch.records import ChunkResult, Faces, MediaRow
-from fer_batch.results import store
+from fer_batch.results import columns, store
+from fer_batch.results.tables import Column
 
 CONFIG_HASH = "c0ffee"
 CARD = '{"name": "hand-made"}'
@@ -87,6 +91,20 @@ def row(media: str, **changes: object) -> MediaRow:
         "seconds": 0.5,
     }
     return MediaRow(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def add_column(monkeypatch: pytest.MonkeyPatch, table: columns.Name, name: str) -> None:
+    """Add a column, true in every row, to ``frames`` or ``faces`` for the duration of a test."""
+    first, *others = columns.TABLES[table].columns
+    new = Column(
+        name,
+        pa.bool_(),
+        "Made by a test. Missing in older runs.",
+        is_nullable=True,
+        values=lambda result: np.ones(len(first.array(result)), np.bool_),
+    )
+    changed = replace(columns.TABLES[table], columns=(first, *others, new))
+    monkeypatch.setitem(columns.TABLES, table, changed)
 
 
 def write(out: Path, *results: ChunkResult, rows: Sequence[MediaRow] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Sweeps: every point once, in whatever way workers come, die and come again."""
+"""Sweeps: every point is tried once, also when workers stop, die and start again."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import torch
 
 from fer_batch.errors import ConfigError, StoreError
 from fer_batch.training import train
+from fer_batch.training.recipe import load_recipe
 from fer_batch.training.sweep import SweepConfig, load_sweep, sweep
 from tests.support.bars import bars_recipe, make_bars
 
@@ -20,7 +21,7 @@ SWEEPS = sorted((Path(__file__).parents[2] / "configs" / "sweep").glob("*.yaml")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bars without their test split, which a sweep has no business with."""
+    """The bars without their test split, which a sweep does not read."""
     root = make_bars(tmp_path_factory.mktemp("bars"))
     for path in root.glob("test/*/PrivateTest_*"):
         path.unlink()
@@ -162,32 +163,42 @@ def test_folder_belongs_to_one_sweep(data: Path, tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "sweep.csv")) == 1
 
 
-def test_damaged_study_is_told(data: Path, tmp_path: Path) -> None:
+def test_damaged_study_is_an_error(data: Path, tmp_path: Path) -> None:
     (tmp_path / "sweep.db").write_text("not a database, but long enough to be taken for one" * 9)
     with pytest.raises(StoreError, match=r"sweep\.db"):
         sweep(config(), data, tmp_path, device=CPU)
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
-        ("space: {learn: [1]}", "learn is no key of a recipe.*learning_rate"),
+        ("space: {learn: [1]}", "learn is not a key of a recipe.*learning_rate"),
         ("space: {augment.blur: [1]}", "augment.blur"),
         ("space: {epochs: []}", "space.epochs"),
         ("space: {}", "space"),
         ("space: {epochs: 3}", "space.epochs"),
         ("space: {dropout: [0.2, 1.5]}", "dropout.*1.5"),
-        ("space: {seed: [0, 1, 0]}", "seed holds a value twice"),
+        ("space: {seed: [0, 1, 0]}", "seed has a value twice: 0, 1, 0"),
         ("space: {seed: [0]}\nsampler: best", "sampler"),
-        ("space: {seed: [0]}\nn_trial: 3", "n_trial"),
+        ("space: {seed: [0]}\nn_trial: 3", r"n_trial: unknown setting \(did you mean n_trials\?\)"),
         ("space: {seed: [0]}\nrecipe: absent.yaml", "absent.yaml"),
     ],
 )
-def test_wrong_sweep_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_wrong_sweep_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(f"recipe: {{name: bars, dataset: fer2013}}\n{text}")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         load_sweep(path)
+
+
+def test_recipe_in_place_of_a_sweep_is_refused_and_the_other_way_round(tmp_path: Path) -> None:
+    recipe, both = tmp_path / "recipe.yaml", tmp_path / "sweep.yaml"
+    recipe.write_text("name: bars\ndataset: fer2013\n")
+    both.write_text("recipe: recipe.yaml\nspace: {seed: [0]}")
+    with pytest.raises(ConfigError, match=r"recipe for one training.*`recipe: recipe\.yaml`"):
+        load_sweep(recipe)
+    with pytest.raises(ConfigError, match=r"sweep\.yaml is a sweep, .*`fer-batch sweep`"):
+        load_recipe(both)
 
 
 def test_recipe_is_found_beside_the_sweep(tmp_path: Path) -> None:
@@ -211,6 +222,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import torch
+from fer_batch.training.recipe import load_recipe
 from fer_batch.training.sweep import load_sweep, sweep
 torch.set_num_threads(1)
 path, data, out = map(Path, sys.argv[1:])
@@ -236,7 +248,8 @@ def wait_for_epochs(path: Path, n_epochs: int) -> pd.DataFrame:
 @pytest.mark.slow
 def test_killed_worker_loses_nothing(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    settings = config(recipe=bars_recipe(epochs=8, augment=None), space={"seed": [0, 1]})
+    recipe = bars_recipe(network="resnet-compact", epochs=8, augment=None)
+    settings = config(recipe=recipe, space={"seed": [0, 1]})
     with start_worker(settings, data, out) as worker:
         try:
             before = wait_for_epochs(out / "trials" / "0" / "metrics.csv", 2)
@@ -254,7 +267,8 @@ def test_killed_worker_loses_nothing(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_workers_share_the_trials(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    settings = config(space={"seed": [0, 1, 2, 3, 4, 5]})
+    recipe = bars_recipe(network="resnet-compact", epochs=1, augment=None)
+    settings = config(recipe=recipe, space={"seed": [0, 1, 2, 3, 4, 5]})
     workers = [start_worker(settings, data, out) for _ in range(2)]
     done = [worker.communicate()[0].count("trial") for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]

@@ -1,8 +1,7 @@
-"""The packets of a video file: read, handed out, put into another container.
+"""Read the packets of a video file, and copy some of them into another container.
 
-``scan`` walks the file once and tells which frames it holds; nothing is decoded but a few key
-frames. `PacketFeed` walks it a second time and hands out one stretch of packets after the other,
-so that a file is never held in memory as a whole.
+``scan`` reads the file once and tells which frames it holds; only a few key frames are decoded.
+`PacketFeed` reads it a second time, segment by segment, so that the whole file is never in memory.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from fer_batch.records import Ints, MediaInfo
 
 Packet: TypeAlias = "av.Packet[VideoStream]"
 
-_AVI_HEAD = 8
-_SEAMLESS = frozenset({"matroska,webm", "flv"})
-"""Containers whose packets follow one another, but for short headers."""
-_MAX_HEAD = 1024
+_AVI_HEADER_BYTES = 8
+_CONTIGUOUS = frozenset({"matroska,webm", "flv"})
+"""Containers with nothing but short headers between packets."""
+_MAX_HEADER_BYTES = 1024
 _WITHOUT_ZEROS = frozenset({"h264", "hevc", "mpeg4"})
-"""Codecs that never write so many zero bytes in a row: these come from lost blocks of a disk."""
+"""Codecs that never write `_ZEROS`: where they appear, a block of the disk was lost."""
 _ZEROS = bytes(8)
-_STREAMED = cast(int, av.format.Flags.ts_discont.value)
-"""Flag of formats made for broadcast: clocks may start anew, packets may be padded with zeros."""
+_BROADCAST = cast(int, av.format.Flags.ts_discont.value)
+"""Flag of formats for broadcast: clocks may restart, packets may be padded with zeros."""
 _FAR = 2**63
 _CARRIER_TICK = Fraction(1, 25)
 _GUESSED_RATE = Fraction(25)
@@ -57,26 +56,26 @@ class _Columns:
     end_s: float = 0.0
     problem: str | None = None
 
-    def add(self, packet: Packet, *, is_hidden: bool, is_corrupt: bool, is_torn: bool) -> None:
-        """``is_torn``: bytes are missing between this packet and the one before."""
-        if is_torn and self.is_corrupt:
+    def add(self, packet: Packet, *, is_hidden: bool, is_corrupt: bool, has_gap: bool) -> None:
+        """Add a packet; ``has_gap``: bytes are missing between the packet before and this one."""
+        if has_gap and self.is_corrupt:
             self.is_corrupt[-1] = True
         self.pts.append(packet.pts)
         self.dts.append(packet.dts)
         self.is_key.append(packet.is_keyframe)
         self.is_discard.append(packet.is_discard)
         self.is_hidden.append(is_hidden)
-        self.is_corrupt.append(is_corrupt or (is_torn and not packet.is_keyframe))
+        self.is_corrupt.append(is_corrupt or (has_gap and not packet.is_keyframe))
         if packet.is_keyframe and len(self.keys) < _N_KEYS_TRIED:
             self.keys.append(packet)
 
 
 def scan(path: Path) -> tuple[MediaInfo, Index]:
-    """Walk through the packets of a video once.
+    """Read the packets of a video once, and find out which frames it holds.
 
     Raises:
-        MediaError: It cannot be opened, is no medium, or holds no frame.
-        DecodeError: There is no decoder for it.
+        MediaError: The file cannot be opened, is no video, or holds no frame.
+        DecodeError: There is no decoder for its codec.
     """
     container, stream = open_video(path)
     with container:
@@ -107,18 +106,23 @@ def scan(path: Path) -> tuple[MediaInfo, Index]:
 
 
 class PacketFeed:
-    """The packets of a video, a stretch at a time, each read from the file once."""
+    """The packets of a video, in file order; each is read from the file once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.container, self.stream = open_video(path)
-        self._walk = enumerate(p for p in self.container.demux(self.stream) if p.size)
+        self._container, self.stream = open_video(path)
+        self._packets = enumerate(p for p in self._container.demux(self.stream) if p.size)
         self._kept: dict[int, Packet] = {}
 
-    def stretch(self, first: int, last: int, keep_from: int) -> Iterator[tuple[int, Packet]]:
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def read(self, first: int, last: int, keep_from: int) -> Iterator[tuple[int, Packet]]:
         """Packets ``first`` to ``last`` (inclusive) with their positions.
 
-        Stretches ascend. Those from ``keep_from`` on can be asked for once more.
+        Calls ask for later and later packets. Those from ``keep_from`` on are kept for the next
+        call, which may ask for them again.
 
         Raises:
             DecodeError: The file ends before ``last``: it was changed since it was scanned.
@@ -132,23 +136,23 @@ class PacketFeed:
 
     def _read_to(self, position: int) -> Packet:
         try:
-            return next(packet for at, packet in self._walk if at == position)
+            return next(packet for at, packet in self._packets if at == position)
         except (StopIteration, av.FFmpegError) as error:
             message = f"{self._path}: the file was changed while it was read"
             raise DecodeError(message, self._path) from error
 
 
 def remux(stream: VideoStream, packets: list[Packet], order: Ints) -> bytes:
-    """Packets put into a Matroska file in memory, as they are, with even times.
+    """A Matroska file in memory that holds these packets, unchanged, at even times.
 
     Args:
-        stream: Where they come from.
-        packets: N, in file order, to be decoded from the first on.
+        stream: The stream that the packets come from.
+        packets: N packets in file order; the first can be decoded by itself.
         order: (N,) rank of each packet's picture in order of time; gaps are allowed.
 
     Raises:
-        ValueError: Matroska does not take this codec.
-        av.FFmpegError: It does not take these packets.
+        ValueError: Matroska cannot hold this codec.
+        av.FFmpegError: Matroska cannot hold these packets.
     """
     place = np.argsort(np.argsort(order))
     delay = int(np.max(np.arange(len(packets)) - place))
@@ -164,7 +168,12 @@ def remux(stream: VideoStream, packets: list[Packet], order: Ints) -> bytes:
 
 
 def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
-    """Open a file and choose its video stream; cover pictures do not count."""
+    """Open a file and choose its first video stream that is not a cover picture.
+
+    Raises:
+        MediaError: The file cannot be opened, or has no video stream.
+        DecodeError: There is no decoder for its codec.
+    """
     try:
         if path.stat().st_size == 0:
             raise MediaError(f"{path}: the file is empty", path)
@@ -191,20 +200,20 @@ def _read(container: InputContainer, stream: VideoStream) -> _Columns:
     columns = _Columns()
     kind = container.format.name
     codec = stream.codec.canonical_name
-    knows_zeros = codec in _WITHOUT_ZEROS and not container.format.flags & _STREAMED
-    # AVI counts the packets that are found; after a hole only its table has the true numbers.
-    table = {e.pos + _AVI_HEAD: e.timestamp for e in stream.index_entries if kind == "avi"}
-    ahead, reach, is_torn = 0, _FAR, False
+    knows_zeros = codec in _WITHOUT_ZEROS and not container.format.flags & _BROADCAST
+    # FFmpeg counts the packets that it finds. After a gap only AVI's own table is right.
+    table = {e.pos + _AVI_HEADER_BYTES: e.timestamp for e in stream.index_entries if kind == "avi"}
+    n_skipped_before, end_of_last, has_gap = 0, _FAR, False
     try:
         for packet in container.demux():
             at = packet.dts if packet.pts is None else packet.pts
             if at is not None:
                 end_s = float((at + (packet.duration or 0)) * packet.time_base)
                 columns.end_s = max(columns.end_s, end_s)
-            if kind in _SEAMLESS and packet.pos is not None:
-                is_torn |= packet.pos > reach + _MAX_HEAD
-                beside = sum(side.data_size for side in packet.iter_sidedata())
-                reach = packet.pos + packet.size + beside
+            if kind in _CONTIGUOUS and packet.pos is not None:
+                has_gap |= packet.pos > end_of_last + _MAX_HEADER_BYTES
+                side_bytes = sum(side.data_size for side in packet.iter_sidedata())
+                end_of_last = packet.pos + packet.size + side_bytes
             if packet.stream_index != stream.index:
                 continue
             if not packet.size:
@@ -212,25 +221,25 @@ def _read(container: InputContainer, stream: VideoStream) -> _Columns:
                 continue
             number = table.get(packet.pos or 0)
             if number is not None:
-                skipped = number - (packet.dts or 0)
-                is_torn, ahead = skipped != ahead, skipped
+                n_skipped = number - (packet.dts or 0)
+                has_gap, n_skipped_before = n_skipped != n_skipped_before, n_skipped
                 packet.pts = packet.dts = number
             data = bytes(packet)
-            is_torn |= knows_zeros and data.startswith(_ZEROS)
+            has_gap |= knows_zeros and data.startswith(_ZEROS)
             columns.add(
                 cast(Packet, packet),
                 is_hidden=codec == "vp8" and not data[0] & _VP8_IS_SHOWN,
                 is_corrupt=packet.is_corrupt or (knows_zeros and _ZEROS in data),
-                is_torn=is_torn,
+                has_gap=has_gap,
             )
-            is_torn = False
+            has_gap = False
     except av.FFmpegError as error:
         columns.problem = f"reading stopped: {error.strerror}"
     return columns
 
 
 def _decode_alone(stream: VideoStream, packet: Packet) -> av.VideoFrame | None:
-    """What a fresh decoder makes of this one packet."""
+    """The picture that a fresh decoder gives for this packet alone, if any."""
     context = stream.codec_context
     try:
         frames = [*context.decode(packet), *context.decode(None)]
@@ -268,7 +277,7 @@ def _packets(
         n_promised=max(n_listed - columns.n_empty, 0),
         lists_frames=is_mp4,
         can_enter=can_enter,
-        restarts_clock=bool(container.format.flags & _STREAMED),
+        restarts_clock=bool(container.format.flags & _BROADCAST),
         reorders=bool(stream.codec_context.has_b_frames),
         problem=columns.problem,
     )

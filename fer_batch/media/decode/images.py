@@ -1,65 +1,84 @@
-"""Still images as upright RGB, whatever way they are stored."""
+"""Read still images as upright RGB."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fer_batch.errors import MediaError
-from fer_batch.records import Bytes, MediaInfo
+from fer_batch.media.decode.source import SegmentReader
+from fer_batch.records import Bytes, DecodeReport, FrameChunk, MediaInfo
 
-_TURNS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}
-"""EXIF orientation -> counter-clockwise degrees; 4, 5 and 7 are mirrored as well."""
+_ROTATIONS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}
+"""EXIF orientation: counter-clockwise rotation in degrees; 4, 5 and 7 are mirrored as well."""
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError)
-"""What Pillow raises on damaged files."""
+"""The exceptions that Pillow raises for damaged files."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """One still image."""
+class StillImage:
+    """The first picture of an image file; a `SegmentedSource` with one segment.
 
-    info: MediaInfo
-    rgb: Bytes
-    """(H, W, 3) uint8, upright."""
-    is_damaged: bool
-    message: str | None
-    """What is wrong with the file, or what of it was not read."""
-
-
-def read_image(path: Path, max_mp: float) -> Picture:
-    """Read the first picture of a file.
-
-    EXIF rotation is applied, 16 bits are scaled to 8, transparency is laid over white. Of a
-    damaged file, what can be decoded is given and the rest is black.
+    EXIF rotation is applied, 16 bits are scaled to 8, and transparent parts are white. Of a damaged
+    file, what can be decoded is given, and the rest is black.
 
     Raises:
-        MediaError: It is no picture, or has more than ``max_mp`` megapixels; those are not decoded.
+        MediaError: The file is no image, or has more than ``max_mp`` megapixels; such a file is not
+            decoded.
     """
-    with _open(path) as image:
-        if image.width * image.height > max_mp * 1e6:
-            size = f"{image.width} x {image.height} pixels"
-            limit = f"decode.max_image_mp = {max_mp:g}"
-            raise MediaError(f"{path}: {size} are more than {limit} allows", path)
-        codec = (image.format or "unknown").lower()
-        # The other pictures of a phone's MPO file are previews of the first.
-        n_pictures = 1 if codec == "mpo" else getattr(image, "n_frames", 1)
-        message = f"the first of {n_pictures} pictures was read" if n_pictures > 1 else None
-        damage = _load(image)
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1), 0)
-        rgb = _rgb(ImageOps.exif_transpose(image))
-    info = MediaInfo(
-        width_px=rgb.shape[1],
-        height_px=rgb.shape[0],
-        rotation_deg=turn,
-        frame_rate=None,
-        duration_s=None,
-        n_frames_container=1,
-        codec=codec,
-    )
-    return Picture(info, rgb, is_damaged=damage is not None, message=damage or message)
+
+    n_segments = 1
+
+    def __init__(self, path: Path, max_mp: float) -> None:
+        with _open(path) as image:
+            if image.width * image.height > max_mp * 1e6:
+                size = f"{image.width} x {image.height} pixels"
+                limit = f"decode.max_image_mp = {max_mp:g}"
+                raise MediaError(f"{path}: {size} are more than {limit} allows", path)
+            codec = (image.format or "unknown").lower()
+            # The other pictures in a phone's MPO file are previews of the first.
+            n_pictures = 1 if codec == "mpo" else getattr(image, "n_frames", 1)
+            unread = f"the first of {n_pictures} pictures was read" if n_pictures > 1 else None
+            damage = _load(image)
+            rotation_deg = _ROTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1), 0)
+            self._rgb = _rgb(ImageOps.exif_transpose(image))
+        self._is_damaged = damage is not None
+        self.info = MediaInfo(
+            width_px=self._rgb.shape[1],
+            height_px=self._rgb.shape[0],
+            rotation_deg=rotation_deg,
+            frame_rate=None,
+            duration_s=None,
+            n_frames_container=1,
+            codec=codec,
+        )
+        problem = damage or unread
+        self.report = DecodeReport(
+            decoder="pillow",
+            n_frames_decoded=1,
+            n_frames_damaged=int(self._is_damaged),
+            n_frames_missing=0,
+            n_frames_wanted=1,
+            problems=(problem,) if problem else (),
+        )
+
+    def chunks(self) -> Generator[FrameChunk]:
+        """The picture, as a chunk of one frame."""
+        yield FrameChunk(
+            rgb=self._rgb[None],
+            frame_index=np.zeros(1, np.int64),
+            pts_s=np.zeros(1),
+            is_damaged=np.array([self._is_damaged]),
+        )
+
+    def next_segment(self) -> SegmentReader:
+        """The whole picture."""
+        return SegmentReader(self.chunks(), is_streamed=False)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _open(path: Path) -> ImageFile.ImageFile:
@@ -76,11 +95,11 @@ def _open(path: Path) -> ImageFile.ImageFile:
 
 
 def _load(image: ImageFile.ImageFile) -> str | None:
-    """Decode the pixels, as far as they go; says what is wrong with them."""
+    """Decode as many pixels as possible; returns what is wrong with the others, if anything."""
     try:
         image.load()
     except _BROKEN as error:
-        # Without tiles left to decode, Pillow is content with what there is.
+        # With no tiles left to decode, Pillow accepts what it has.
         image.tile = []
         image.load()
         return f"the picture is damaged: {error}"
@@ -89,7 +108,7 @@ def _load(image: ImageFile.ImageFile) -> str | None:
 
 def _rgb(image: Image.Image) -> Bytes:
     if image.mode.startswith("I"):
-        # Pillow itself would clip 16 bits; 65535 / 257 = 255.
+        # Pillow would clip 16 bits instead of scaling them; 65535 / 257 = 255.
         grey = np.clip(np.asarray(image), 0, 65535) / 257
         return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
     if image.has_transparency_data:

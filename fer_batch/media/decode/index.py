@@ -1,8 +1,8 @@
-"""From the packets of a video to its frames: which there are, when, and where decoding can begin.
+"""Work out the frames of a video from its packets: which, when, and where decoding can begin.
 
-Time: ``pts_s`` is 0 at the start of the file as players count it, the earliest start among its
-streams (`Packets.start_s` in the container's own time). A first frame later than that keeps its
-offset, so that sound from the same container stays in step.
+``pts_s`` is 0 at the start of the file as players count it: the earliest start among its streams
+(`Packets.start_s` in the container's own time). A first frame that is later keeps its offset, so
+that sound from the same container stays in step.
 """
 
 from __future__ import annotations
@@ -15,90 +15,91 @@ import numpy as np
 from fer_batch.records import Bools, Ints, Seconds
 
 _EVEN = 0.25
-"""Distances of frames that differ by less, relative to the usual one, count as equal."""
+"""Intervals between frames that differ from the usual one by a smaller fraction count as equal."""
 _STEADY = 0.8
-"""Fraction of equal distances that make a steady rate."""
+"""The rate is steady when more than this fraction of the intervals are equal."""
 _EARLY_END_S = 0.2
-"""A promised length is missed by less where it is rounded."""
+"""Lengths in headers are rounded; a file that is less than this too short is complete."""
 _MAX_REORDER = 16
-"""Frames by which the order of storage and that of showing can differ."""
+"""The most frames by which storage order and presentation order can differ."""
 _MAX_LOST = 1_000_000
-"""Frames in one gap beyond which a clock or a header is wrong, not a frame lost."""
+"""A gap of more frames means that a clock or a header is wrong, not that frames were lost."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packets:
-    """The P video packets of a file, in file order, and what the container says of them."""
+    """The P video packets of a file, in file order, and what the container says about them."""
 
     pts: Seconds
     """(P,) float64, ticks; NaN where the container gives none."""
     dts: Seconds
     is_key: Bools
     is_shown: Bools
-    """False where the picture only helps to decode others, or an edit list cuts it."""
+    """False where the picture is only used to decode others, or where an edit list removes it."""
     is_hidden: Bools
     """True where the decoder gives no picture for the packet."""
     is_corrupt: Bools
     container: str
     tick_s: float
     frame_ticks: float
-    """Usual distance of frames, in ticks, as the container says."""
+    """The usual interval between frames according to the container, in ticks."""
     first_tick: float
-    """Where the stream starts."""
+    """Start of the stream, in ticks."""
     start_s: float | None
-    """Where the file starts, in container time."""
+    """Start of the file, in container time."""
     end_s: float
-    """Where the last packet of any stream ends, in container time."""
+    """End of the last packet of any stream, in container time."""
     duration_s: float | None
     n_promised: int
-    """Packets that the header counts; 0 when it does not count."""
+    """The number of packets according to the header; 0 when the header does not say."""
     lists_frames: bool
-    """Whether the container lists each frame with its time, so that no hole can go unseen."""
+    """Whether the container lists each frame with its time, so that no gap can be overlooked."""
     can_enter: bool
-    """Whether decoding can begin at key frames after the first: streams that refresh the picture
-    piece by piece mark key frames where it cannot."""
+    """Whether decoding can begin at key frames after the first. It cannot in streams that refresh
+    the picture gradually, though they mark key frames."""
     restarts_clock: bool
-    """Whether the container allows its clock to start anew midway."""
+    """Whether the container's clock may restart in the middle of the file."""
     reorders: bool
-    """Whether frames may be shown in another order than they are stored."""
+    """Whether frames may be shown in a different order than they are stored."""
     problem: str | None
     """Why reading stopped early."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
-    """The F frames that a file means to show, in order of time, and its P packets."""
+    """The F frames that a file is meant to show, in order of time, and its P packets."""
 
     pts_s: Seconds
     """(F,) float64; ``frame_index`` is the position here."""
     packet: Ints
-    """(F,) int64, position of the packet that carries the frame, -1 where the file lost it."""
+    """(F,) int64, position of the packet that holds the frame, -1 where the frame is lost."""
     frame: Ints
-    """(P,) int64, ``frame_index`` that the packet shows, -1 for none."""
+    """(P,) int64, ``frame_index`` of the packet's frame, -1 where it shows none."""
     order: Ints
-    """(P,) int64, place of the packet's picture in order of time."""
+    """(P,) int64, rank of the packet's picture in order of time."""
     gop: Ints
-    """(P,) int64, group that the picture belongs to in order of time. Pictures stored after a key
-    frame but shown before it belong to the group before: they need both."""
+    """(P,) int64, the group of pictures to which the packet's picture belongs in order of time.
+    Pictures that are stored after a key frame but shown before it belong to the previous group:
+    they need both groups."""
     start: Ints
-    """(G,) int64, packet where decoding each group begins."""
+    """(G,) int64, the packet at which decoding of each group begins."""
     is_hidden: Bools
     """(P,) bool, True where the decoder gives no picture for the packet."""
     is_corrupt: Bools
     """(P,) bool, True where the container itself reports damage."""
     is_timed: bool
-    """Whether each packet has its own time. Where it has not (AVI with B-frames, raw streams, some
-    MPEG program streams), the times are those of storage in ascending order, or even ones at the
-    average rate; which frame is which is told by the order in which the decoder gives them, from
-    the first packet on."""
+    """Whether each packet has its own time. Where it has none (AVI with B-frames, raw streams, some
+    MPEG program streams), the stored times are sorted, or times at the average rate are used. Then
+    only the order in which a decoder gives the frames tells which is which, so decoding has to
+    begin at the first packet."""
     start_s: float
-    """Container time of ``pts_s`` 0."""
+    """The container time at which ``pts_s`` is 0."""
     problem: str | None
-    """Why frames are lost, in words for the user."""
+    """Why frames are lost, written for the user."""
 
 
 def build(packets: Packets) -> Index:
-    """Order the frames, give each its time, and find those that are gone."""
+    """Put the frames in order, give each its time, and find those that are missing."""
     n = len(packets.pts)
     keys = np.flatnonzero(packets.is_key & packets.can_enter)
     start = np.union1d([0], keys).astype(np.int64)
@@ -131,13 +132,13 @@ def build(packets: Packets) -> Index:
 
 
 def _ticks(packets: Packets, start: Ints) -> tuple[Seconds, bool]:
-    """(P,) time of each packet in ticks, and whether it is the packet's own."""
+    """(P,) time of each packet in ticks, and whether these are the packets' own times."""
     ticks: Seconds = np.where(np.isnan(packets.pts), packets.dts, packets.pts)
     if np.isnan(ticks).any():
         ticks[:] = np.arange(len(ticks)) * packets.frame_ticks + packets.first_tick
         return ticks, False
     if packets.restarts_clock:
-        _mend(ticks, start, packets.frame_ticks)
+        _continue_clock(ticks, start, packets.frame_ticks)
     shown = ticks[packets.is_shown]
     is_guessed = np.isnan(packets.pts).any() or (packets.container == "avi" and packets.reorders)
     if not is_guessed and len(np.unique(shown)) == len(shown):
@@ -147,8 +148,8 @@ def _ticks(packets: Packets, start: Ints) -> tuple[Seconds, bool]:
     return ticks, False
 
 
-def _mend(ticks: Seconds, start: Ints, frame_ticks: float) -> None:
-    """Where a broadcast's clock starts anew, let it go on from where it was, in place."""
+def _continue_clock(ticks: Seconds, start: Ints, frame_ticks: float) -> None:
+    """Where the clock of a broadcast restarts, let it continue from its last value, in place."""
     high = -np.inf
     for first, last in itertools.pairwise([*start.tolist(), len(ticks)]):
         if ticks[first] < high:
@@ -157,10 +158,10 @@ def _mend(ticks: Seconds, start: Ints, frame_ticks: float) -> None:
 
 
 def _with_lost(packets: Packets, packet: Ints, ticks: Seconds) -> tuple[Ints, Seconds, str | None]:
-    """Add the frames that are gone from the file: packet -1, at about their time.
+    """Add the frames that the file has lost: packet -1, at about their time.
 
-    Holes are looked for only where the file is known to be damaged and its frames keep a steady
-    distance; else a wide distance may be meant.
+    Gaps are looked for only where the file is known to be damaged and its rate is steady; otherwise
+    a long interval may be intended.
     """
     n = len(ticks)
     gaps = np.diff(ticks)
@@ -172,7 +173,7 @@ def _with_lost(packets: Packets, packet: Ints, ticks: Seconds) -> tuple[Ints, Se
     if is_even.sum() > _STEADY * n:
         lost[:-1] = np.clip(np.rint(gaps / step) - 1, 0, _MAX_LOST)
     if packets.lists_frames or not packets.is_corrupt.any():
-        # Where the file was cut, the last frames stored are not all of those shown last.
+        # In a file that was cut off, frames that are shown before the last ones may be missing.
         lost[: -_MAX_REORDER if n_short else None] = 0
     problems = [packets.problem] if packets.problem else []
     if lost.any():
@@ -188,9 +189,9 @@ def _with_lost(packets: Packets, packet: Ints, ticks: Seconds) -> tuple[Ints, Se
 
 
 def _n_short(packets: Packets, step: float, widest: float) -> int:
-    """Frames that the container promises beyond those read: by their number, or by its length.
+    """The number of frames that are missing at the end, by the count or length in the header.
 
-    ``step`` is the usual distance of frames and ``widest`` the widest, in ticks.
+    ``step`` is the usual interval between frames and ``widest`` the longest one, in ticks.
     """
     if packets.n_promised:
         n = packets.n_promised - len(packets.pts)

@@ -1,4 +1,4 @@
-"""Which frames of a video are wanted, and the stretches of packets that have to be decoded."""
+"""Choose the wanted frames of a video, and the segments of packets that have to be decoded."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ from fer_batch.media.decode.index import Index
 from fer_batch.records import Bools, Piece, Seconds
 
 _TICK_S = 1e-3
-"""Times in Matroska are rounded to this; a frame may be so much early for its turn."""
+"""Matroska rounds times to this, so a frame may be early by as much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of packets that can be decoded by itself."""
+    """Consecutive packets that can be decoded by themselves."""
 
     first: int
-    """Packet to begin with: a key frame, or the first of the file."""
+    """The first packet: a key frame, or the first packet of the file."""
     last: int
-    """Last packet that the wanted frames need. It may lie beyond the next segment's first: of
-    pictures stored after a key frame and shown before it, both segments need the key frame."""
+    """The last packet that the wanted frames need. Segments may overlap: where pictures are stored
+    after a key frame and shown before it, this segment and the next one need the key frame."""
     gop: int
-    """Group of the first packet; pictures of an earlier group cannot be decoded from here."""
+    """The first packet's group of pictures; earlier groups cannot be decoded from here."""
     frames: range
-    """``frame_index`` from the first wanted frame to the last."""
+    """The ``frame_index`` of all frames from the first wanted one to the last."""
     n_wanted: int
+
+    @property
+    def n_packets(self) -> int:
+        """How many packets have to be decoded."""
+        return self.last + 1 - self.first
 
 
 def choose(pts_s: Seconds, sampling: Sampling) -> Bools:
-    """(F,) bool, the frames that ``sampling`` asks for.
+    """(F,) bool, True for the frames that ``sampling`` asks for.
 
-    `every` and `fps` count from the first frame of the file, not of the chosen span: spans that
-    meet give together what the whole gives. `fps` takes the first frame of each period.
+    `every` and `fps` count from the first frame of the file, not of the chosen time span, so that
+    adjacent spans together give the same frames as the whole. `fps` takes the first frame of each
+    period.
     """
     wanted = np.ones(len(pts_s), np.bool_)
     if sampling.fps is not None:
@@ -50,10 +56,10 @@ def choose(pts_s: Seconds, sampling: Sampling) -> Bools:
 
 
 def plan(index: Index, wanted: Bools, *, min_frames: int, max_packets: float) -> list[Segment]:
-    """Cut a video into segments and trim them to the wanted frames.
+    """Divide a video into segments and trim them to the wanted frames.
 
-    Groups of pictures are joined until a segment shows ``min_frames``, as long as it has no more
-    than ``max_packets``. Segments without a wanted frame are left out.
+    Groups of pictures are joined until a segment has ``min_frames`` frames, but not beyond
+    ``max_packets`` packets. Segments without a wanted frame are left out.
     """
     is_there = index.packet >= 0
     gop_of = np.maximum.accumulate(np.where(is_there, index.gop[index.packet], 0))
@@ -90,10 +96,11 @@ def plan(index: Index, wanted: Bools, *, min_frames: int, max_packets: float) ->
 def piece_of(
     segments: list[Segment], piece: Piece, *, n_frames: int
 ) -> tuple[list[Segment], slice]:
-    """The segments of a piece, and the frames of the video that it answers for.
+    """The segments of a piece, and the range of frames that belongs to the piece.
 
-    Pieces have about as many segments each; some are empty where there are more of them. Their
-    frames are those of the whole, each once: up to a segment they belong to the one before.
+    Pieces have about equally many segments; where there are more pieces than segments, some are
+    empty. Each frame of the video belongs to exactly one piece: a frame between two segments
+    belongs to the earlier one.
     """
     n = max(len(segments), 1)
     first, stop = (number * n // piece.n for number in (piece.number, piece.number + 1))

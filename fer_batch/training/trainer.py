@@ -1,4 +1,4 @@
-"""A network that learns: one epoch at a time, from labelled pictures on its device."""
+"""A network in training: one epoch at a time, from labelled pictures on its device."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fer_batch.training.recipe import TrainConfig
 EVALUATION_BATCH = 256
 
 
-class Learner:
-    """A network with its optimiser, schedule and randomness, all of which can be saved.
+class Trainer:
+    """A network with its optimiser, schedule and random numbers, all of which can be saved.
 
     Args:
-        recipe: Decides how it learns.
+        recipe: How to train.
         n_classes: Outputs of the network.
-        n_train: Pictures of an epoch.
-        mean: Of the standardised pictures, for each channel.
-        std: Likewise.
-        device: Where everything is.
+        n_train: Pictures per epoch.
+        mean: Mean of each channel, in [0, 1]; pictures are standardised with it.
+        std: Standard deviation of each channel.
+        device: Holds the network and the pictures.
     """
 
     def __init__(
@@ -64,19 +64,19 @@ class Learner:
 
     @property
     def network(self) -> nn.Module:
-        """What has been learned: the network, or the moving average of its weights."""
+        """The trained network, with the moving average of its weights if the recipe asks for it."""
         network: nn.Module = self._average.module if self._average else self._network
         return network
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """Learning rate of the next step."""
         return float(self._schedule.get_last_lr()[0])
 
     def train_epoch(
         self, pixels: Tensor, targets: Tensor, on_step: Callable[[float], None]
     ) -> float:
-        """Go once through the pictures, in a new order.
+        """Train once on every picture, in a new random order.
 
         Args:
             pixels: (N, S, S) uint8.
@@ -104,13 +104,13 @@ class Learner:
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor) -> Tensor:
-        """What the network says of pictures (N, S, S) uint8: (N, C) float32."""
+        """Logits (N, C) float32 of pictures (N, S, S) uint8."""
         self.network.eval()
         batches = torch.split(pixels[:, None], EVALUATION_BATCH)
         return torch.cat([self._forward(self.network, batch.float() / 255) for batch in batches])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how the learning goes on."""
+        """Everything that the rest of the training depends on."""
         on_cuda = self.device.type == "cuda"
         return {
             "network": self._network.state_dict(),
@@ -123,7 +123,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self._network.load_state_dict(state["network"])
         if self._average:
             self._average.load_state_dict(state["average"])
@@ -146,11 +146,11 @@ class Learner:
         )
 
     def _mix(self, pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Each picture and target with a part of another one's (Zhang et al., 2018)."""
-        part = float(Beta(self._recipe.mixup, self._recipe.mixup).sample())
+        """Mix each picture and target with those of another picture (Zhang et al., 2018)."""
+        share = float(Beta(self._recipe.mixup, self._recipe.mixup).sample())
         other = torch.randperm(len(targets), generator=self._generator, device=self.device)
-        return torch.lerp(pictures[other], pictures, part), torch.lerp(
-            targets[other], targets, part
+        return torch.lerp(pictures[other], pictures, share), torch.lerp(
+            targets[other], targets, share
         )
 
     def _forward(self, network: nn.Module, pictures: Tensor) -> Tensor:
@@ -180,7 +180,8 @@ def _build_schedule(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if recipe.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
-    rise = 0.25 if n_steps > 4 else 0.6  # OneCycleLR divides by the steps of the rise, less one
+    # OneCycleLR divides by the number of rising steps minus one, which must not be 0.
+    rise = 0.25 if n_steps > 4 else 0.6
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=n_steps, pct_start=rise
     )

@@ -1,4 +1,4 @@
-"""Settings as a caller of the Python API gives them."""
+"""What callers of the Python API give: settings, folders and URLs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fer_batch.config import Config, load
 from fer_batch.errors import ConfigError
 from fer_batch.storage import urls
 
-Settings = Config | Mapping[str, object] | str | Path | None
+AnySettings = Config | Mapping[str, object] | str | Path | None
 """A dict (``{"sampling.fps": 5}`` or ``{"sampling": {"fps": 5}}``), the path of a YAML file, a
 whole `Config`, or None."""
 
 
-def configure(settings: Settings, base: Config | None = None) -> Config:
+def configure(settings: AnySettings, base: Config | None = None) -> Config:
     """The configuration that settings mean.
 
     Args:
