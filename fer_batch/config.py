@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -244,8 +244,10 @@ class Render(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _explain_old_key(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _explain_old_key(cls, values: Any) -> Any:
         # run.json of a run that was made before has the key, mostly empty
+        if not isinstance(values, dict):
+            return values
         if values.get("timeline") is not None:
             raise ValueError("render.timeline is now called render.strip")
         return {key: value for key, value in values.items() if key != "timeline"}
@@ -306,13 +308,16 @@ setting says what it means to leave it empty."""
 
 
 def load(
-    path: Path | None = None, overrides: Sequence[str] = (), *, base: Config | None = None
+    path: Path | None = None,
+    overrides: Sequence[str] | Mapping[str, object] = (),
+    *,
+    base: Config | None = None,
 ) -> Config:
-    """Read a YAML file (all keys are optional) and apply ``section.key=value`` overrides to it.
+    """Read a YAML file (all keys are optional) and replace settings in it.
 
     Args:
         path: The file, if any.
-        overrides: Settings that replace those of the file.
+        overrides: Settings that replace those of the file: texts ``section.key=value``, or a dict.
         base: Settings that neither names are taken from here; None: the defaults.
 
     Raises:

@@ -79,3 +79,7 @@ class RenderError(FerError):
 
 class ExplainError(FerError):
     """There are no faces to explain, or some of them cannot be explained."""
+
+
+class PictureError(FerError):
+    """What was given to an `Analyzer` is no picture."""

@@ -63,6 +63,7 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
         ("sampling.every=two", "'two'"),
         ("nonsense.key=1", r"nonsense: unknown setting\. `"),
         ("every=2", r"every: unknown setting \(did you mean sampling\.every or detector\.every"),
+        ("render=5", r"render: is a section"),
         ("sampling=3", r"sampling: is a section: write its settings below it \(found 3\)"),
         ("render.style=loud", r"must be 'full', .* or 'side-by-side' \(found 'loud'\)"),
         ("sampling.every", "expected key=value"),

@@ -39,6 +39,9 @@ class Progress:
     share: float
     """Part of the work that is done, in [0, 1]."""
 
+    def __str__(self) -> str:
+        return f"{self.n_files_done:,}/{self.n_files:,} files  {self.n_frames:,} frames"
+
 
 @dataclass(frozen=True, slots=True)
 class Output:

@@ -26,6 +26,16 @@ def crops() -> torch.Tensor:
     return torch.randn(10, 1, 48, 48, generator=torch.Generator().manual_seed(1))
 
 
+def test_face_has_the_same_probabilities_in_any_batch(tmp_path: Path) -> None:
+    crops = torch.randn(21, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    ours = classifier(make_weights(tmp_path), flip=True)
+    expected = ours(crops)
+    for size in (1, 3, 7, 8, 9):
+        parts = [ours(part) for part in crops.split(size)]
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+    np.testing.assert_array_equal(ours(crops.flip(0)), expected[::-1])
+
+
 def test_short_memory_makes_smaller_batches_with_the_same_result(
     tmp_path: Path, crops: torch.Tensor
 ) -> None:
