@@ -17,7 +17,7 @@ from fer_batch.api.arguments import AnySettings, configure, place
 from fer_batch.config import Sampling
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import MediaError, PictureError
-from fer_batch.faces.crop import check_crop, crop
+from fer_batch.faces.crop import crop
 from fer_batch.faces.detectors import build_detector
 from fer_batch.media import discovery
 from fer_batch.media.cache import fetched
@@ -66,13 +66,12 @@ class Analyzer:
         if device != "auto":
             config = configure({"runtime.device": device}, config)
         plan, resources = plan_for([], config), Resources.of(config)
-        check_crop(plan.card, config.detector)
         self._config, self._card, self._device = config, plan.card, resources.devices[0]
         self._batch_size = resources.batch_size
         self._explainer = load_explainer(config)
         self._detector = build_detector(config.detector, self._device)
         self._classifier = Classifier(
-            plan.weights,
+            config.classifier.weights,
             self._device,
             batch_size=resources.batch_size,
             flip=config.classifier.flip,

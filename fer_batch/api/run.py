@@ -262,10 +262,10 @@ class Run:
             ConfigError: A setting, the emotion or the method is unknown.
         """
         from fer_batch.explain.explainer import METHODS, Explainer
-        from fer_batch.explain.face_sources import Choice, RunFaces
+        from fer_batch.explain.face_sources import FaceSelection, RunFaces
         from fer_batch.explain.report import explain
         from fer_batch.models.card import find_weights
-        from fer_batch.models.classifier import pick_device
+        from fer_batch.models.devices import pick_device
 
         methods = [method] if isinstance(method, str) else list(dict.fromkeys(method))
         unknown = [name for name in methods if name not in METHODS]
@@ -273,12 +273,12 @@ class Run:
             raise ConfigError(f"no method is named {unknown[0]!r}: there are {', '.join(METHODS)}")
         _check_not_negative("sample", sample or 0)
         config, names = self._config(settings), self._names(media)
-        choice = Choice(medias=tuple(names or ()), emotion=emotion, sample=sample)
+        selection = FaceSelection(media=tuple(names or ()), emotion=emotion, sample=sample)
         weights = find_weights(config.classifier.weights)
         explainer = Explainer(weights, pick_device(config.runtime.device))
         with store.lock(self.folder, shared=True), showing(progress) as show:
             return explain(
-                RunFaces(self.folder, config, explainer.card, choice),
+                RunFaces(self.folder, config, explainer.card, selection),
                 explainer,
                 self.folder / "explain",
                 methods,
