@@ -11,12 +11,13 @@ demo: $(READY) ## make a clip, process it, show what comes out
 	$(BIN)/python examples/demo.py outputs/demo
 
 serve: $(READY) ## Prefect server, deployments and worker, until Ctrl-C; PORT=4200
-	$(BIN)/python -m flows.serve $(if $(PORT),--port $(PORT))
+	$(BIN)/fer-batch serve $(if $(PORT),--port $(PORT))
 
 test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/lint-imports
 	$(PYTEST) 2
 

@@ -58,17 +58,15 @@ def train(run: Run, data: Path, out: Path, overrides: Sequence[str]) -> Path:
     weights = folder / f"{run.name}.safetensors"
     if not weights.exists():
         settings = [f"name={run.name}", *run.overrides, *overrides]
-        recipe = ROOT / "configs" / "train" / f"{run.recipe}.yaml"
-        command = ["train", "--config", recipe, *(f"--set={setting}" for setting in settings)]
+        command = ["train", "--config", run.recipe, *(f"--set={setting}" for setting in settings)]
         fer_batch(*command, "--data", packed(run.dataset, data, out), "-o", folder)
     return weights
 
 
 def sweep(data: Path, out: Path) -> None:
     """Run the rest of the grid of Table 4 and record its table."""
-    config = ROOT / "configs" / "sweep" / f"{TABLE4}.yaml"
     fer_batch(
-        "sweep", "--config", config, "--data", packed("fer2013", data, out), "-o", out / TABLE4
+        "sweep", "--config", TABLE4, "--data", packed("fer2013", data, out), "-o", out / TABLE4
     )
     shutil.copy(out / TABLE4 / "sweep.csv", RECORDS / f"{TABLE4}.csv")
 

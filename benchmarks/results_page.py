@@ -207,7 +207,7 @@ def table4_section() -> Iterator[str]:
     yield ""
     path = RECORDS / f"{TABLE4}.csv"
     if not path.exists():
-        yield f"`configs/sweep/{TABLE4}.yaml`: 72 trainings, not run yet."
+        yield f"`fer-batch sweep --config {TABLE4}`: 72 trainings, not run yet."
         return
     table = pd.read_csv(path)
     yield f"The best 10 of {len(table)} trainings by validation accuracy; all are in"

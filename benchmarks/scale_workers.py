@@ -167,7 +167,7 @@ def cli_cpu_s(folder: Folder) -> float:
 
 
 class Served:
-    """Prefect server, deployments and workers of `python -m flows.serve`.
+    """Prefect server, deployments and workers of `fer-batch serve`.
 
     Args:
         folder: Of the runs.
@@ -261,7 +261,7 @@ def _served(folder: Folder, n_workers: int, url: str, database_pid: int) -> Iter
     with (
         log.open("w") as file,
         subprocess.Popen(
-            [sys.executable, "-m", "flows.serve", "--port", str(port)],
+            [sys.executable, "-m", "fer_batch", "serve", "--port", str(port)],
             cwd=ROOT,
             env=environment,
             stdout=file,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from fer_batch import plugins
 from fer_batch.errors import ConfigError
 from fer_batch.settings import Settings, commented_yaml, merge, validate
 
@@ -87,8 +90,8 @@ class Haar(Settings):
     min_neighbors: int = Field(3, ge=0)
     """Overlapping hits that make a face; higher means fewer false faces."""
     min_face: float = Field(0.1, gt=0, lt=1)
-    """Smallest face, as a fraction of the frame's shorter side; half of it costs four times as
-    much, as frames are shrunk until such a face just fills the cascade's window."""
+    """Smallest face, as a fraction of the frame's shorter side. Half of it takes four times as
+    long, as frames are shrunk until such a face just fills the cascade's window."""
 
 
 class RetinaFace(Settings):
@@ -120,17 +123,64 @@ class YuNet(Settings):
 
 
 class Detector(Settings):
-    """How faces are found."""
+    """How faces are found. Each detector has a section of its own name."""
 
-    name: Literal["haar", "retinaface", "yunet"] = "haar"
+    # The section of a detector from another package is there when the detector is chosen or one
+    # of its settings is given; its `DetectorSpec` has the model.
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "haar"
     """haar: frontal faces, needs no download; retinaface: faces of any pose, best on a GPU; yunet:
-    faces of any pose, fast on a CPU. Each has settings of its own below."""
+    faces of any pose, fast on a CPU; or the name of a detector from another package."""
     every: int = Field(1, ge=1)
     """Look for faces only in every N-th frame of a video, and in the first frame after a cut. In
     the frames between, each face is moved along the path that it has taken so far."""
     haar: Haar = Haar()
     retinaface: RetinaFace = RetinaFace()
     yunet: YuNet = YuNet()
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name in BUILT_IN_DETECTORS:
+            return name
+        known = [*BUILT_IN_DETECTORS, *plugins.names(plugins.DETECTORS)]
+        if name not in known:
+            problem = (
+                f"no detector has this name{plugins.did_you_mean(name, known)}; installed are "
+                f"{', '.join(known)}"
+            )
+            raise PydanticCustomError("unknown_detector", "{problem}", {"problem": problem})
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_extra_sections(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        sections = {key: value for key, value in values.items() if key not in cls.model_fields}
+        name = values.get("name")
+        if not sections and (name is None or name in BUILT_IN_DETECTORS):
+            return values
+        installed = plugins.names(plugins.DETECTORS)
+        if name in installed:
+            sections.setdefault(name, {})
+        models: Any = {key: (_settings_of(key), ...) for key in sections if key in installed}
+        checked = create_model("Sections", __config__=ConfigDict(extra="forbid"), **models)
+        return values | dict(checked.model_validate(sections))
+
+
+BUILT_IN_DETECTORS = ("haar", "retinaface", "yunet")
+
+
+def _settings_of(detector: str) -> type[BaseModel]:
+    """The model of the settings of a detector that another package brings."""
+    spec = plugins.load(plugins.DETECTORS, detector)
+    if not hasattr(spec, "settings"):
+        raise ConfigError(f"detector {detector}: expected a DetectorSpec, found {spec!r}")
+    settings: type[BaseModel] = spec.settings
+    return settings
 
 
 class Track(Settings):
@@ -148,8 +198,8 @@ class Classifier(Settings):
     """How faces are classified."""
 
     weights: str = "default"
-    """Name of a model that comes with fer_batch, or path of a .safetensors file that has its card
-    (a .json file of the same name) beside it."""
+    """Name of a model that comes with fer_batch or another package, or path of a .safetensors file
+    that has its card (a .json file of the same name) beside it."""
     flip: bool = False
     """Average the probabilities of each face and its mirror image: more stable, but it takes twice
     as long."""
@@ -194,8 +244,10 @@ class Render(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _explain_old_key(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _explain_old_key(cls, values: Any) -> Any:
         # run.json of a run that was made before has the key, mostly empty
+        if not isinstance(values, dict):
+            return values
         if values.get("timeline") is not None:
             raise ValueError("render.timeline is now called render.strip")
         return {key: value for key, value in values.items() if key != "timeline"}
@@ -210,8 +262,8 @@ class Runtime(Settings):
     """Which parts of the computer a run may use, and how much. Results do not depend on this."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:N, or several as in cuda:0,cuda:1. auto uses all GPUs, or the CPU if there is
-    none."""
+    """cpu, cuda, cuda:N, mps (the GPU of a Mac), or several as in cuda:0,cuda:1. auto uses all CUDA
+    GPUs, or the CPU if there is none."""
     device_memory_gb: float | None = Field(None, gt=0)
     """How much memory the run may use on each GPU, in gigabytes. Batches become smaller when memory
     is short. Empty: no limit."""
@@ -256,13 +308,16 @@ setting says what it means to leave it empty."""
 
 
 def load(
-    path: Path | None = None, overrides: Sequence[str] = (), *, base: Config | None = None
+    path: Path | None = None,
+    overrides: Sequence[str] | Mapping[str, object] = (),
+    *,
+    base: Config | None = None,
 ) -> Config:
-    """Read a YAML file (all keys are optional) and apply ``section.key=value`` overrides to it.
+    """Read a YAML file (all keys are optional) and replace settings in it.
 
     Args:
         path: The file, if any.
-        overrides: Settings that replace those of the file.
+        overrides: Settings that replace those of the file: texts ``section.key=value``, or a dict.
         base: Settings that neither names are taken from here; None: the defaults.
 
     Raises:
@@ -300,4 +355,8 @@ def result_hash(config: Config, weights_sha256: str, detector_sha256: str) -> st
 
 def cpu_threads(runtime: Runtime) -> int:
     """Number of threads: as configured, or that of the cores that this process may use."""
-    return runtime.threads or len(os.sched_getaffinity(0))
+    if runtime.threads:
+        return runtime.threads
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+EXIT_DISK_FULL = 3
+EXIT_UNAVAILABLE = 75
+"""Exit codes of `fer-batch` after two of these errors; 75 is EX_TEMPFAIL, which Windows lacks."""
+
 TRANSIENT = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
@@ -75,3 +79,7 @@ class RenderError(FerError):
 
 class ExplainError(FerError):
     """There are no faces to explain, or some of them cannot be explained."""
+
+
+class PictureError(FerError):
+    """What was given to an `Analyzer` is no picture."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import difflib
 import math
+import os
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -18,6 +19,9 @@ from pydantic_core import ErrorDetails
 from fer_batch.errors import ConfigError
 
 COMMENT_WIDTH = 100
+_HERE = Path(__file__).parent
+CONFIGS = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir())
+"""Settings files that come with fer_batch: inside its wheel, or beside it in the repository."""
 
 
 class Settings(BaseModel):
@@ -27,6 +31,23 @@ class Settings(BaseModel):
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def find_shipped(file: Path, kind: str) -> Path:
+    """The settings file that a user means: a path, or the bare name of one of fer_batch's own.
+
+    Args:
+        file: The path or name.
+        kind: Folder of `CONFIGS` that the names belong to.
+
+    Raises:
+        ConfigError: There is neither a file nor a name like this.
+    """
+    shipped = {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yaml"))}
+    path = shipped.get(str(file), file)
+    if not path.is_file():
+        raise ConfigError(f"no file {file}: give a YAML file or one of {', '.join(shipped)}")
+    return path
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -47,17 +68,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(
-    base: dict[str, Any], *, path: Path | None = None, overrides: Sequence[str] = ()
+    base: dict[str, Any],
+    *,
+    path: Path | None = None,
+    overrides: Sequence[str] | Mapping[str, object] = (),
 ) -> dict[str, Any]:
-    """Replace values by those of a YAML file, and then by those of ``key=value`` overrides.
+    """Replace values by those of a YAML file, and then by those of overrides.
+
+    Args:
+        base: The values.
+        path: The file, if any.
+        overrides: Texts ``key=value``, or a dict. A key may have dots: ``section.name``.
 
     Raises:
         ConfigError: The file or an override cannot be read.
     """
     values = copy.deepcopy(base)
     _update(values, read_yaml(path) if path else {})
-    for override in overrides:
-        _apply(values, override)
+    changes = [overrides] if isinstance(overrides, Mapping) else map(_parse, overrides)
+    for change in changes:
+        _update(values, change)
     return values
 
 
@@ -140,24 +170,24 @@ def _section(field: FieldInfo) -> type[Settings] | None:
     return None
 
 
-def _update(values: dict[str, Any], changes: dict[str, Any]) -> None:
+def _update(values: dict[str, Any], changes: Mapping[str, object]) -> None:
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _update(values[key], value)
+        name, dot, rest = str(key).partition(".")
+        if dot:
+            value = {rest: value}
+        if isinstance(value, Mapping):
+            if not isinstance(values.get(name), dict):
+                values[name] = {}
+            _update(values[name], value)
         else:
-            values[key] = value
+            values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _parse(override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
-    *sections, name = key.strip().split(".")
-    if not equals or not name:
+    if not equals or not key.strip():
         raise ConfigError(f"--set {override}: expected key=value")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
-        values[name] = yaml.safe_load(text)
+        return {key.strip(): yaml.safe_load(text)}
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: {error}") from error

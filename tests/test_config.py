@@ -10,8 +10,9 @@ import yaml
 
 from fer_batch.config import Config, dump, load, result_hash
 from fer_batch.errors import ConfigError
+from fer_batch.settings import CONFIGS
 
-DEFAULT = Path(__file__).parents[1] / "configs" / "default.yaml"
+DEFAULT = CONFIGS / "default.yaml"
 
 
 def test_default_file_explains_every_setting() -> None:
@@ -62,11 +63,19 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
         ("sampling.every=two", "'two'"),
         ("nonsense.key=1", r"nonsense: unknown setting\. `"),
         ("every=2", r"every: unknown setting \(did you mean sampling\.every or detector\.every"),
+        ("render=5", r"render: is a section"),
         ("sampling=3", r"sampling: is a section: write its settings below it \(found 3\)"),
         ("render.style=loud", r"must be 'full', .* or 'side-by-side' \(found 'loud'\)"),
         ("sampling.every", "expected key=value"),
         ("sampling.every.deep=1", "sampling.every"),
         ("decode.decoder=opencv", "'auto', 'decord' or 'pyav'"),
+        ("detector.name=yunett", r"did you mean 'yunet'.*haar, retinaface, yunet.*'yunett'"),
+        ("detector.name=[]", "valid string"),
+        (
+            "detector.yunett.min_score=1",
+            r"detector\.yunett: unknown setting \(did you mean detector\.yunet\?",
+        ),
+        ("detector=haar", "detector: is a section"),
         ("sampling.end_s=-1", "greater than 0"),
         ("render.timeline=false", "render.timeline is now called render.strip"),
     ],
@@ -76,7 +85,7 @@ def test_mistake_is_named(override: str, message: str) -> None:
         load(None, [override])
 
 
-def test_old_key_without_a_value_is_let_be() -> None:
+def test_old_key_without_a_value_is_ignored() -> None:
     """As in run.json of a run that was made before the key was renamed."""
     assert load(None, ["render.timeline=null"]) == Config()
 
@@ -108,3 +117,17 @@ def test_hash_follows_results_only() -> None:
         assert result_hash(load(None, [change]), "w", "d") != base
     assert result_hash(Config(), "other weights", "d") != base
     assert result_hash(Config(), "w", "other weights") != base
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ([], "61d709fbb11e6b19"),
+        (["detector.name=yunet"], "1c6ceb62320411d1"),
+        (["detector.name=retinaface"], "7c6f7590dcff2baf"),
+        (["detector.every=3", "detector.haar.min_face=0.05"], "30a61bdec44121cc"),
+        (["detector.name=yunet", "detector.yunet.weights=w.onnx"], "4fc8a920f15d7fed"),
+    ],
+)
+def test_hash_stays_so_that_old_runs_count_as_done(settings: list[str], expected: str) -> None:
+    assert result_hash(load(None, settings), "w", "d") == expected

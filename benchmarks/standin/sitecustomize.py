@@ -43,8 +43,9 @@ def record(records: Path) -> None:
     (records / f"{os.getpid()}.json").write_text(json.dumps(values))
 
 
-if sys.orig_argv[1:4] == ["-m", "fer_batch", "work"] and "RECORDS" in os.environ:
-    out, _, number, generation, *_ = sys.orig_argv[4:]
+WORKER = ["-m", "fer_batch.distributed.child", "fer_batch", "work"]
+if sys.orig_argv[1:5] == WORKER and "RECORDS" in os.environ:
+    out, _, number, generation, *_ = sys.orig_argv[5:]
     records = Path(os.environ["RECORDS"])
     if (records / "shard_s").exists():
         shard_s = float((records / "shard_s").read_text())

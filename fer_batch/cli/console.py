@@ -31,7 +31,7 @@ def place(text: str) -> Path:
 
 @contextmanager
 def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at the first Ctrl-C, so that current files are finished; the second one kills."""
+    """Set `stop` at the first Ctrl-C, to finish the current files; the second one stops at once."""
 
     def first(number: int, frame: object) -> None:
         stop.set()

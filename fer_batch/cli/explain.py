@@ -13,7 +13,7 @@ from fer_batch.cli.options import add_split, dataset_options, device_option, who
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
     from fer_batch.explain.explainer import Explainer
-    from fer_batch.explain.face_sources import Choice, FaceSource
+    from fer_batch.explain.face_sources import FaceSelection, FaceSource
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -113,7 +113,7 @@ def _explain(parsed: argparse.Namespace) -> int:
     config = validate(Config, store.read_run(parsed.out)["config"])
     explainer = _explainer(parsed, find_weights(config.classifier.weights))
     with store.lock(parsed.out, shared=True):
-        faces = RunFaces(parsed.out, config, explainer.card, _choice(parsed))
+        faces = RunFaces(parsed.out, config, explainer.card, _selection(parsed))
         return _write(parsed, faces, explainer, parsed.folder or parsed.out / "explain")
 
 
@@ -125,26 +125,26 @@ def _explain_data(parsed: argparse.Namespace) -> int:
     explainer = _explainer(parsed, find_weights(parsed.weights))
     size_px = explainer.card.input_size_px
     data = load_data(parsed.dataset, parsed.data, size_px=size_px, splits=(parsed.split,))
-    faces = PictureFaces(data.pictures[parsed.split], explainer, _choice(parsed))
+    faces = PictureFaces(data.pictures[parsed.split], explainer, _selection(parsed))
     return _write(parsed, faces, explainer, parsed.folder)
 
 
 def _explainer(parsed: argparse.Namespace, weights: Path) -> Explainer:
     from fer_batch.explain.explainer import Explainer
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
 
     return Explainer(weights, pick_device(parsed.device))
 
 
-def _choice(parsed: argparse.Namespace) -> Choice:
-    from fer_batch.explain.face_sources import Choice
+def _selection(parsed: argparse.Namespace) -> FaceSelection:
+    from fer_batch.explain.face_sources import FaceSelection
 
-    return Choice(
-        medias=tuple(getattr(parsed, "media", ())),
+    return FaceSelection(
+        media=tuple(getattr(parsed, "media", ())),
         at_s=tuple(getattr(parsed, "at", ())),
         emotion=parsed.emotion,
         sample=parsed.sample,
-        pictures=parsed.pictures,
+        max_drawn=parsed.pictures,
     )
 
 

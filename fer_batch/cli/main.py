@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import os
 import sys
 import threading
 import warnings
@@ -18,7 +17,10 @@ from fer_batch.cli import explain as cli_explain
 from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
 from fer_batch.cli import schema as cli_schema
+from fer_batch.cli import setup as cli_setup
 from fer_batch.cli.console import place, progress_bar, stop_on_interrupt
+from fer_batch.errors import EXIT_DISK_FULL, EXIT_UNAVAILABLE
+from fer_batch.extras import how_to_install
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from fer_batch.pipeline.process import Progress
 
 EXIT_USAGE = 2
-EXIT_DISK_FULL = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except StoreDiskFullError as error:
         code = _complain(error, EXIT_DISK_FULL)
     except UnavailableError as error:
-        code = _complain(error, os.EX_TEMPFAIL)
+        code = _complain(error, EXIT_UNAVAILABLE)
     except FerError as error:
         code = _complain(error, EXIT_USAGE)
     except KeyboardInterrupt:
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         code = 0
     except ModuleNotFoundError as error:
-        code = _complain(f"{error}: pip install 'fer-batch[train]' brings it", EXIT_USAGE)
+        code = _complain(f"{error}. To install it: {how_to_install(error.name)}", EXIT_USAGE)
     except OSError as error:
         code = _complain(error, EXIT_DISK_FULL if error.errno == errno.ENOSPC else EXIT_USAGE)
     sys.exit(code)
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_schema.add_command(commands)
     cli_explain.add_commands(commands, verbosity)
     cli_models.add_commands(commands, verbosity)
+    cli_setup.add_commands(commands)
     return parser
 
 
@@ -160,7 +162,7 @@ def _add_work(commands: cli_models.Commands) -> None:
     work.add_argument(
         "--retry-transient",
         action="store_true",
-        help=f"exit with {os.EX_TEMPFAIL} if a disk or network does not answer",
+        help=f"exit with {EXIT_UNAVAILABLE} if a disk or network does not answer",
     )
     work.set_defaults(run=_work, verbose=True)
 
@@ -249,16 +251,16 @@ def _config(parsed: argparse.Namespace) -> int:
 
 
 def _print_summary(summary: Summary, out: Path, detector: str) -> None:
+    from fer_batch.faces.detectors import find_detector
+
     if summary.n_ok + summary.n_partial + summary.n_failed or summary.interrupted:
         print(f"{summary}\n{summary.n_frames:,} frames, {summary.n_faces:,} faces")
     else:
         print(f"nothing new: {summary.n_skipped:,} files were done before")
     print(f"tables: {out}/media, {out}/frames, {out}/faces")
     if summary.n_frames and not summary.n_faces:
-        advice = {
-            "haar": "detector.haar.min_face=0.05 for smaller faces (haar finds frontal faces only)"
-        }.get(detector, f"a lower detector.{detector}.min_score")
-        print(f"no face was found: try --set {advice}")
+        advice = find_detector(detector).advice
+        print(f"no face was found: {advice}" if advice else "no face was found")
 
 
 def _complain(error: Exception | str, code: int) -> int:

@@ -111,7 +111,11 @@ def _add_training(commands: Commands, parents: list[argparse.ArgumentParser]) ->
 
     for command, what in ((train, "recipe"), (sweep, "sweep")):
         command.add_argument(
-            "--config", required=True, type=Path, metavar="FILE", help=f"YAML file of the {what}"
+            "--config",
+            required=True,
+            type=Path,
+            metavar="FILE",
+            help=f"YAML file of the {what}, or the name of one that comes with fer_batch",
         )
         add_data(command)
         command.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
@@ -188,7 +192,7 @@ def _data(parsed: argparse.Namespace) -> int:
 
 
 def _train(parsed: argparse.Namespace) -> int:
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
     from fer_batch.training.allocator import reuse_freed_memory
     from fer_batch.training.recipe import load_recipe
     from fer_batch.training.train import fit, read_data
@@ -226,7 +230,7 @@ def _train(parsed: argparse.Namespace) -> int:
 
 
 def _sweep(parsed: argparse.Namespace) -> int:
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
     from fer_batch.training.allocator import reuse_freed_memory
     from fer_batch.training.sweep import load_sweep, sweep
 
@@ -248,7 +252,7 @@ def _sweep(parsed: argparse.Namespace) -> int:
 def _evaluate(parsed: argparse.Namespace) -> int:
     from fer_batch.evaluation import evaluate as evaluation
     from fer_batch.models.card import find_weights
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
 
     device = pick_device(parsed.device)
     weights = list(dict.fromkeys(find_weights(name) for name in parsed.weights))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -16,18 +14,24 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
+from fer_batch.distributed import child
 from fer_batch.distributed.shard_results import set_aside
 from fer_batch.distributed.shared_run import Shard, SharedRun
-from fer_batch.errors import StoreDiskFullError, StoreError, UnavailableError
+from fer_batch.errors import (
+    EXIT_DISK_FULL,
+    EXIT_UNAVAILABLE,
+    StoreDiskFullError,
+    StoreError,
+    UnavailableError,
+)
 from fer_batch.results.parquet import writing
 from fer_batch.storage.claims import Claim, ClaimLostError
 
-PR_SET_PDEATHSIG = 1
 LAST_LINES = 20
 DEATHS = 2
 """Number of processes that may die of the same file before the file is set aside."""
-EXIT_DISK_FULL = 3
-EXIT_UNAVAILABLE = os.EX_TEMPFAIL
+WINDOWS_CRASH = 0xC000_0000
+"""Smallest exit code of a process that crashed on Windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class CommandResult:
     """How a command ended."""
 
     exit_code: int
-    """Exit code, or minus the number of the signal that killed it."""
+    """Exit code; below 0 if the process was killed: minus the number of the signal."""
     message: str
     """The last lines of its standard error, or why it was killed."""
 
@@ -54,7 +58,7 @@ def run_command(
 ) -> CommandResult:
     """Run ``fer-batch`` in a process of its own, as native code may hang or crash.
 
-    The operating system kills that process if the calling process dies.
+    The process ends when the calling process dies.
 
     Args:
         arguments: Arguments of the command.
@@ -78,13 +82,13 @@ def run_command(
         on_log(line)
 
     with subprocess.Popen(  # noqa: S603 - arguments are ours
-        [sys.executable, "-m", "fer_batch", *arguments],
-        stdin=subprocess.DEVNULL,
+        [*child.COMMAND, "fer_batch", *arguments],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         errors="replace",
-        preexec_fn=partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL),
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"},
     ) as process:
         timer = threading.Timer(timeout_s, kill)
         reader = threading.Thread(target=read, args=(process.stdout, on_output), daemon=True)
@@ -98,8 +102,11 @@ def run_command(
             process.kill()
             reader.join()
     if is_late.is_set():
-        return CommandResult(-signal.SIGKILL, f"killed after {timeout_s:g} s, as timeout_s says")
-    if code < 0:
+        return CommandResult(-signal.SIGTERM, f"killed after {timeout_s:g} s, as timeout_s says")
+    if code >= WINDOWS_CRASH:
+        last.append(f"stopped by the system: status {code:#x}")
+        code -= 1 << 32
+    elif code < 0:
         last.append(f"stopped by the system: {signal.strsignal(-code)}")
     return CommandResult(code, "\n".join(last))
 

@@ -171,7 +171,7 @@ def evaluate(
         WeightsError: The weights cannot be used.
     """
     classifier = Classifier(weights, device, batch_size=BATCH_SIZE, flip=flip)
-    card = classifier.card
+    card = read_card(weights)
     folder = out / card.name
     try:
         folder.mkdir(parents=True, exist_ok=True)

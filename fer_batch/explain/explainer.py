@@ -1,4 +1,4 @@
-"""Why a network sees an emotion: maps of which pixels of a face speak for it."""
+"""Maps of the pixels of a face that matter for an emotion, by several methods."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ Method = Literal["gradcam", "gradcam++", "occlusion", "saliency", "integrated-gr
 METHODS: tuple[Method, ...] = get_args(Method)
 
 WINDOW, STRIDE = 1 / 4, 1 / 8
-"""Side of the patch that occlusion covers, and the step between patches, in sides of the crop."""
+"""Side of the patch with which occlusion covers a part of the crop, and the step between patches;
+both as a fraction of the crop's side."""
 IG_STEPS = 32
+"""Steps of the integral of ``integrated-gradients``."""
 
 
 class Explainer:
     """A network with the methods that explain it.
 
-    Maps of a batch are those of its faces one by one.
+    The map of a face does not depend on the other faces of its batch.
 
     Raises:
         WeightsError: The weights cannot be used.
@@ -40,15 +42,15 @@ class Explainer:
         self._device = device
         self._batch_size = batch_size
         self._columns = [EMOTIONS.index(name) for name in self.card.classes]
-        self._take(network)
+        self._set_network(network)
 
     def randomised(self, seed: int) -> Explainer:
-        """The same with a network that was never trained, whose maps must be others."""
+        """The same explainer with random weights: its maps should be different."""
         other = copy.copy(self)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build_network(self.card.network, len(self.card.classes)).eval()
-        other._take(network.to(self._device).to(memory_format=torch.channels_last))
+        other._set_network(network.to(self._device).to(memory_format=torch.channels_last))
         return other
 
     def probs(self, crops: Tensor) -> Floats:
@@ -58,7 +60,7 @@ class Explainer:
             crops: (M, C, S, S) float32, as `crop` makes them.
 
         Returns:
-            (M, 8) float32 in EMOTIONS order, NaN for what the network does not know.
+            (M, 8) float32 in EMOTIONS order, NaN for emotions that the network does not know.
         """
         with torch.inference_mode():
             known = [
@@ -72,7 +74,7 @@ class Explainer:
 
         Args:
             crops: (M, C, S, S) float32, as `crop` makes them.
-            emotion: (M,) int64, positions in EMOTIONS; any that the network knows.
+            emotion: (M,) int64, positions in EMOTIONS of emotions that the network knows.
 
         Returns:
             (M,) float32 in [0, 1].
@@ -83,14 +85,14 @@ class Explainer:
         return self._in_batches(crops, emotion, self._scores)
 
     def covered_scores(self, crops: Tensor, emotion: Ints) -> Floats:
-        """Probability of an emotion while a grey patch covers a part of the face: see `patches`.
+        """Probability of an emotion while a grey patch covers a part of the face.
 
         Args:
             crops: (M, C, S, S) float32, as `crop` makes them.
-            emotion: (M,) int64, positions in EMOTIONS; any that the network knows.
+            emotion: (M,) int64, positions in EMOTIONS of emotions that the network knows.
 
         Returns:
-            (M, K, K) float32 in [0, 1], by row and column of the patch.
+            (M, K, K) float32 in [0, 1], by row and column of the patch: see `patches`.
 
         Raises:
             ConfigError: The network does not know one of the emotions.
@@ -109,17 +111,17 @@ class Explainer:
         return self._in_batches(crops, emotion, covered)
 
     def maps(self, crops: Tensor, emotion: Ints, method: Method) -> Floats:
-        """Which pixels speak for an emotion.
+        """How much each pixel matters for an emotion.
 
         Args:
             crops: (M, C, S, S) float32, as `crop` makes them.
-            emotion: (M,) int64, positions in EMOTIONS; any that the network knows.
+            emotion: (M,) int64, positions in EMOTIONS of emotions that the network knows.
             method: ``gradcam`` (Selvaraju et al., 2017) and ``gradcam++`` (Chattopadhay et al.,
-                2018) at the last activation that has the last convolution's resolution, 0 or more;
-                ``occlusion`` (Zeiler & Fergus, 2014), how far the probability falls when a patch
-                is made grey, averaged over the patches that cover a pixel; ``saliency`` (Simonyan
-                et al., 2014), the size of the gradient; ``integrated-gradients`` (Sundararajan et
-                al., 2017) of the probability, from a grey picture on.
+                2018) at the last activation that has the last convolution's resolution; never
+                negative. ``occlusion`` (Zeiler & Fergus, 2014): how far the probability falls when
+                a patch is made grey, averaged over the patches that cover a pixel. ``saliency``
+                (Simonyan et al., 2014): the size of the gradient. ``integrated-gradients``
+                (Sundararajan et al., 2017): of the probability, starting from a grey picture.
 
         Returns:
             (M, S, S) float32.
@@ -127,7 +129,7 @@ class Explainer:
         Raises:
             ConfigError: The network does not know one of the emotions.
         """
-        work = {
+        methods = {
             "gradcam": self._gradcam,
             "gradcam++": self._gradcam_plus_plus,
             "occlusion": self._occlusion,
@@ -136,7 +138,7 @@ class Explainer:
         }
         if not len(crops):
             return torch.empty(0, *crops.shape[2:]).numpy()
-        return self._in_batches(crops, emotion, work[method])
+        return self._in_batches(crops, emotion, methods[method])
 
     def activations(self, crops: Tensor) -> list[Floats]:
         """The last feature maps of each resolution at which the network convolves.
@@ -145,7 +147,7 @@ class Explainer:
             crops: (M, C, S, S) float32, as `crop` makes them.
 
         Returns:
-            From the input on: (M, channels, height, width) float32.
+            (M, channels, height, width) float32 of each resolution, from the input to the output.
         """
         with torch.inference_mode():
             batches = [
@@ -154,14 +156,14 @@ class Explainer:
             ]
         return [torch.cat(layer).cpu().numpy() for layer in zip(*batches, strict=True)]
 
-    def _take(self, network: nn.Module) -> None:
+    def _set_network(self, network: nn.Module) -> None:
         side = self.card.input_size_px
         blank = torch.zeros(1, len(self.card.mean), side, side, device=self._device)
         self._network = network.requires_grad_(False)
         self._layers = _last_activations(network, blank)
 
     def _in_batches(
-        self, crops: Tensor, emotion: Ints, work: Callable[[Tensor, Tensor], Tensor]
+        self, crops: Tensor, emotion: Ints, compute: Callable[[Tensor, Tensor], Tensor]
     ) -> Floats:
         unknown = sorted({EMOTIONS[code] for code in emotion if code not in self._columns})
         if unknown:
@@ -171,8 +173,8 @@ class Explainer:
             )
         target = torch.tensor([self._columns.index(code) for code in emotion], dtype=torch.int64)
         found = [
-            work(batch.to(self._device), wanted.to(self._device)).detach().cpu()
-            for batch, wanted in zip(
+            compute(batch.to(self._device), columns.to(self._device)).detach().cpu()
+            for batch, columns in zip(
                 torch.split(crops, self._batch_size),
                 torch.split(target, self._batch_size),
                 strict=True,
@@ -197,13 +199,13 @@ class Explainer:
     def _gradcam_plus_plus(self, crops: Tensor, target: Tensor) -> Tensor:
         activation, gradient = self._activation_and_gradient(crops, target)
         positive = gradient.relu()
-        # The paper's weights; where the gradient is positive one of its squares cancels out.
+        # The paper's weights, with one square of the gradient cancelled out where it is positive.
         total = activation.sum(dim=(2, 3), keepdim=True)
         weight = (positive / (2 + total * positive)).sum(dim=(2, 3), keepdim=True)
         return _enlarged((weight * activation).sum(dim=1, keepdim=True).relu(), crops)
 
     def _activation_and_gradient(self, crops: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the last layer, (M, channels, height, width) each; the gradient is the logit's."""
+        """Activation of the last layer and the logit's gradient there, (M, channels, H, W) each."""
         kept: list[Tensor] = []
 
         def keep(_: nn.Module, __: object, output: Tensor) -> Tensor:
@@ -236,7 +238,7 @@ class Explainer:
         gradient: Tensor = Saliency(self._network).attribute(
             crops.requires_grad_(), target, abs=False
         )
-        return gradient.sum(dim=1).abs()  # channels are one grey picture, repeated
+        return gradient.sum(dim=1).abs()  # all channels hold the same grey picture
 
     def _integrated_gradients(self, crops: Tensor, target: Tensor) -> Tensor:
         share: Tensor = IntegratedGradients(self._probs).attribute(
@@ -246,14 +248,13 @@ class Explainer:
 
 
 def patches(side_px: int) -> tuple[int, range]:
-    """The grid of patches that occlusion covers one after the other.
+    """The grid of patches with which occlusion covers a crop.
 
     Args:
         side_px: Side of the crop.
 
     Returns:
-        Side of a patch in pixels, and where patches begin on each axis; the last one ends at or
-        before the edge.
+        Side of a patch, and the first pixel of each patch along an axis; no patch leaves the crop.
     """
     window, stride = max(1, round(WINDOW * side_px)), max(1, round(STRIDE * side_px))
     return window, range(0, side_px - window + 1, stride)
@@ -265,23 +266,23 @@ def _enlarged(maps: Tensor, crops: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _last_activations(network: nn.Module, blank: Tensor) -> list[nn.Module]:
-    """Where the last feature maps of each resolution at which the network convolves come out.
+    """For each resolution at which the network convolves, the module that gives its last maps.
 
-    That is the module that ends last among those that give this resolution: after normalisation,
-    the sum with a shortcut, and the rectifier, before any pooling.
+    Of all modules whose output has this resolution it is the one that ends last: after
+    normalisation, the sum with a shortcut, and the rectifier, before any pooling.
     """
-    ended: list[tuple[nn.Module, torch.Size]] = []
+    outputs: list[tuple[nn.Module, torch.Size]] = []
 
-    def note(module: nn.Module, _: object, output: Tensor) -> None:
+    def record(module: nn.Module, _: object, output: Tensor) -> None:
         if output.ndim == 4:
-            ended.append((module, output.shape[2:]))
+            outputs.append((module, output.shape[2:]))
 
-    handles = [module.register_forward_hook(note) for module in network.modules()]
+    handles = [module.register_forward_hook(record) for module in network.modules()]
     try:
         network(blank)
     finally:
         for handle in handles:
             handle.remove()
-    last = {size: module for module, size in ended}
-    sizes = dict.fromkeys(size for module, size in ended if isinstance(module, nn.Conv2d))
+    last = {size: module for module, size in outputs}
+    sizes = dict.fromkeys(size for module, size in outputs if isinstance(module, nn.Conv2d))
     return [last[size] for size in sizes]

@@ -1,4 +1,4 @@
-"""The faces that are explained, batch by batch: of a finished run, or of labelled pictures."""
+"""The faces to explain, in batches: from a finished run, or from labelled pictures."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from fer_batch.results import store, timeline
 from fer_batch.results.tables import dominant
 
 MAX_GAP_S = 5.0
-"""Stretches of a video without a chosen face that are longer are not decoded."""
+"""Parts of a video without a selected face are not decoded if they are longer than this."""
 _TOLERANCE_S = 1e-3
 _KEY = ["media", "frame_index", "face_index"]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which faces are explained, and for which emotion."""
+class FaceSelection:
+    """The faces to explain, and the emotion to explain."""
 
-    medias: tuple[str, ...] = ()
-    """Names of files; none: all."""
+    media: tuple[str, ...] = ()
+    """Names of files; empty: all files."""
     at_s: tuple[float, ...] = ()
-    """Times of videos whose frames are taken; none: all, and still images too."""
+    """Only the frames that videos show at these times; empty: all frames, and still images."""
     emotion: str | None = None
-    """None: of each face the strongest."""
+    """None: the strongest emotion of each face."""
     sample: int | None = None
-    """At most so many faces, chosen at random and always the same."""
-    pictures: int = 24
-    """At most so many of them are drawn: first the surest of each emotion and track."""
+    """Largest number of faces, chosen at random but always the same; None: all faces."""
+    max_drawn: int = 24
+    """Largest number of faces to draw; the most certain of each emotion and track come first."""
 
     def __post_init__(self) -> None:
         if self.emotion is not None and self.emotion not in EMOTIONS:
@@ -57,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceBatch:
-    """Faces with all that is needed to explain them, one row each."""
+    """Faces to explain, one row each."""
 
     media: tuple[str, ...]
     frame_index: Ints
@@ -65,37 +65,38 @@ class FaceBatch:
     """NaN for pictures of a data set."""
     face_index: Ints
     track_id: Ints
-    """-1 where there is none."""
+    """-1 for a face without a track."""
     label: Ints
-    """Position in EMOTIONS of what people said; -1 where nobody did."""
+    """Position in EMOTIONS of the emotion that people labelled; -1 for faces without a label."""
     emotion: Ints
-    """Position in EMOTIONS of what is to be explained."""
+    """Position in EMOTIONS of the emotion to explain."""
     crops: Tensor
     """(M, C, S, S) float32."""
     points_px: Floats
     """(M, 5, 2) in pixels of the crop: see `points_in_crops`."""
     is_drawn: Bools
+    """Whether pictures of the face are drawn."""
 
     def __len__(self) -> int:
         return len(self.media)
 
     @classmethod
-    def join(cls, parts: Sequence[FaceBatch]) -> FaceBatch:
-        """Several as one."""
+    def join(cls, batches: Sequence[FaceBatch]) -> FaceBatch:
+        """Several batches as one."""
         arrays = {
-            name: np.concatenate([getattr(part, name) for part in parts])
+            name: np.concatenate([getattr(batch, name) for batch in batches])
             for name in cls.__slots__
             if name not in ("media", "crops")
         }
-        media = tuple(name for part in parts for name in part.media)
-        return cls(media=media, crops=torch.cat([part.crops for part in parts]), **arrays)
+        media = tuple(name for batch in batches for name in batch.media)
+        return cls(media=media, crops=torch.cat([batch.crops for batch in batches]), **arrays)
 
 
 class FaceSource(Protocol):
-    """Faces that can be gone through once or more."""
+    """Gives faces in batches, each time that it is iterated."""
 
     failures: list[str]
-    """Why files gave less than they should, complete after the last batch; one line each."""
+    """One line for each file with faces that could not be read; complete after the last batch."""
 
     def __len__(self) -> int:
         """Number of faces."""
@@ -105,9 +106,9 @@ class FaceSource(Protocol):
 
 
 class RunFaces:
-    """Chosen faces of a finished run, cut anew out of its videos and images.
+    """Selected faces of a finished run, cut again out of its videos and images.
 
-    Only the parts of a video that show a chosen face are decoded. A file that fails does not stop
+    Only the parts of a video that show a selected face are decoded. A file that fails does not stop
     the others.
 
     Raises:
@@ -115,23 +116,25 @@ class RunFaces:
         StoreError: The run cannot be read.
     """
 
-    def __init__(self, out: Path, config: Config, card: ModelCard, choice: Choice) -> None:
+    def __init__(
+        self, out: Path, config: Config, card: ModelCard, selection: FaceSelection
+    ) -> None:
         run = store.read_run(out)
         if run["weights"]["sha256"] != card.sha256:
             raise ExplainError(
-                f"{out} was made with other weights ({run['weights']['name']}) than {card.name} "
-                "has now: put them back, or run `fer-batch process` again"
+                f"{out} was made with other weights ({run['weights']['name']}) than those of "
+                f"{card.name} now: restore the weight file, or run `fer-batch process` again"
             )
         self.failures: list[str] = []
         self._out, self._config, self._card = out, config, card
         self._config_hash = run["config_hash"]
         self._rows = {row.media: row for row in store.media_rows(out)}
-        unknown = sorted(set(choice.medias) - set(self._rows))
+        unknown = sorted(set(selection.media) - set(self._rows))
         if unknown:
             raise ExplainError(f"{out} holds no results of {unknown[0]}")
-        self._keys = _chosen(self._read_keys(choice), choice).set_index("media")
+        self._keys = _select(self._read_keys(selection), selection).set_index("media")
         if self._keys.empty:
-            when = "at these times " if choice.at_s else ""
+            when = "at these times " if selection.at_s else ""
             raise ExplainError(f"{out} has no face {when}that can be explained")
 
     def __len__(self) -> int:
@@ -147,48 +150,46 @@ class RunFaces:
                 keys[[*_KEY, "code", "is_drawn"]], on=_KEY, validate="one_to_one"
             )
             try:
-                yield from self._of_file(file.row, faces)
+                yield from self._read_file(file.row, faces)
             except FerError as error:
                 self.failures.append(f"{file.row.media}: {error}")
 
-    def _read_keys(self, choice: Choice) -> pd.DataFrame:
-        """The faces to choose from, without their places."""
-        score = choice.emotion or "confidence"
+    def _read_keys(self, selection: FaceSelection) -> pd.DataFrame:
+        """The faces to select from: which they are, with the emotion to explain and its score."""
+        score = selection.emotion or "confidence"
         columns = [*_KEY, "track_id", "emotion", score]
-        table = store.read(self._out, "faces", media=choice.medias or None, columns=columns)
+        table = store.read(self._out, "faces", media=selection.media or None, columns=columns)
         keys: pd.DataFrame = table.to_pandas().astype({"media": str})
         keys = keys.sort_values(_KEY, ignore_index=True)
         keys["score"] = keys[score]
-        known = pd.Categorical(
-            [choice.emotion] * len(keys) if choice.emotion else keys["emotion"], list(EMOTIONS)
-        )
-        keys["code"] = known.codes.astype(np.int64)
+        emotions = [selection.emotion] * len(keys) if selection.emotion else keys["emotion"]
+        keys["code"] = pd.Categorical(emotions, list(EMOTIONS)).codes.astype(np.int64)
         keys = keys[keys["score"].notna() & (keys["code"] >= 0)]
-        if choice.at_s:
-            keys = keys.merge(self._shown(choice), on=_KEY[:2])
+        if selection.at_s:
+            keys = keys.merge(self._frames_at(selection), on=_KEY[:2])
         return keys
 
-    def _shown(self, choice: Choice) -> pd.DataFrame:
-        """The frames that a player shows at the chosen times: media and frame_index."""
-        medias = [name for name, row in self._rows.items() if row.kind == "video"]
-        medias = [name for name in medias if not choice.medias or name in choice.medias]
-        frames = store.read(self._out, "frames", media=medias).to_pandas().astype({"media": str})
+    def _frames_at(self, selection: FaceSelection) -> pd.DataFrame:
+        """The frames that a player shows at the selected times: media and frame_index."""
+        videos = [name for name, row in self._rows.items() if row.kind == "video"]
+        videos = [name for name in videos if not selection.media or name in selection.media]
+        frames = store.read(self._out, "frames", media=videos).to_pandas().astype({"media": str})
         shown: set[tuple[str, int]] = set()
         longest_s = 0.0
-        for media, seen in frames.sort_values("frame_index").groupby("media"):
-            end_s = _end_s(seen["pts_s"].to_numpy(np.float64), self._rows[media].duration_s)
+        for media, rows in frames.sort_values("frame_index").groupby("media"):
+            end_s = _end_s(rows["pts_s"].to_numpy(np.float64), self._rows[media].duration_s)
             longest_s = max(longest_s, end_s)
-            at_s = [time_s for time_s in choice.at_s if time_s < end_s]
-            place = np.searchsorted(seen["pts_s"], at_s, side="right") - 1
-            shown |= {(media, index) for index in seen["frame_index"].iloc[place[place >= 0]]}
-        if medias and max(choice.at_s) >= longest_s:
+            at_s = [time_s for time_s in selection.at_s if time_s < end_s]
+            last = np.searchsorted(rows["pts_s"], at_s, side="right") - 1
+            shown |= {(media, index) for index in rows["frame_index"].iloc[last[last >= 0]]}
+        if videos and max(selection.at_s) >= longest_s:
             raise ExplainError(
-                f"{self._out} has no frame at {max(choice.at_s):g} s: "
-                f"the longest of its chosen videos ends at {longest_s:.2f} s"
+                f"{self._out} has no frame at {max(selection.at_s):g} s: "
+                f"the longest of the selected videos ends at {longest_s:.2f} s"
             )
         return pd.DataFrame(sorted(shown), columns=_KEY[:2])
 
-    def _of_file(self, row: MediaRow, faces: pd.DataFrame) -> Iterator[FaceBatch]:
+    def _read_file(self, row: MediaRow, faces: pd.DataFrame) -> Iterator[FaceBatch]:
         if row.config_hash != self._config_hash:
             raise ExplainError(
                 "was processed with other settings or weights than the rest of the run: "
@@ -196,8 +197,8 @@ class RunFaces:
             )
         n_found = 0
         with fetched(source_of(row), self._config.runtime) as source:
-            for span in _spans(row, faces["pts_s"].to_numpy(np.float64)):
-                with FrameReader(source, span, self._config.decode) as reader:
+            for sampling in _samplings(row, faces["pts_s"].to_numpy(np.float64)):
+                with FrameReader(source, sampling, self._config.decode) as reader:
                     for chunk in reader:
                         inside = faces[faces["frame_index"].isin(chunk.frame_index)]
                         if len(inside):
@@ -208,8 +209,8 @@ class RunFaces:
 
     def _cut(self, rows: pd.DataFrame, chunk: FrameChunk) -> FaceBatch:
         frame_index = rows["frame_index"].to_numpy(np.int64)
-        unknown = np.full(10, np.nan)
-        points = [unknown if each is None else each for each in rows["points_px"]]
+        nan = np.full(10, np.nan)
+        points = [nan if each is None else each for each in rows["points_px"]]
         faces = Faces(
             frame_row=np.searchsorted(chunk.frame_index, frame_index),
             box_px=rows[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32),
@@ -231,14 +232,19 @@ class RunFaces:
 
 
 class PictureFaces:
-    """Labelled pictures, each of one face that fills it.
+    """Labelled pictures, each filled by one face.
 
     Raises:
         ConfigError: The model does not know the emotion.
     """
 
     def __init__(
-        self, pictures: Pictures, explainer: Explainer, choice: Choice, *, batch_size: int = 256
+        self,
+        pictures: Pictures,
+        explainer: Explainer,
+        selection: FaceSelection,
+        *,
+        batch_size: int = 256,
     ) -> None:
         self.failures: list[str] = []
         self._pictures, self._card, self._batch_size = pictures, explainer.card, batch_size
@@ -246,43 +252,43 @@ class PictureFaces:
             [explainer.probs(crops) for crops in self._crops(np.arange(len(pictures)))]
         )
         code, score = dominant(probs)
-        if choice.emotion:
-            code = np.full(len(probs), EMOTIONS.index(choice.emotion))
+        if selection.emotion:
+            code = np.full(len(probs), EMOTIONS.index(selection.emotion))
             score = probs[:, code[0]]
         keys = pd.DataFrame({"media": pictures.paths, "track_id": -1, "code": code, "score": score})
-        self._keys = _chosen(keys, choice)
+        self._keys = _select(keys, selection)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def __iter__(self) -> Iterator[FaceBatch]:
-        keys, last = self._keys, 0
-        for crops in self._crops(keys.index.to_numpy()):
-            first, last = last, last + len(crops)
-            rows = keys.iloc[first:last]
-            nothing = np.zeros(len(rows), np.int64)
-            square = Faces(nothing, np.zeros((len(rows), 4), np.float32), nothing.astype("f4"))
+        n_done = 0
+        for crops in self._crops(self._keys.index.to_numpy()):
+            rows = self._keys.iloc[n_done : n_done + len(crops)]
+            n_done += len(crops)
+            zeros = np.zeros(len(rows), np.int64)
+            faces = Faces(zeros, np.zeros((len(rows), 4), np.float32), zeros.astype("f4"))
             yield FaceBatch(
                 media=tuple(rows["media"]),
-                frame_index=nothing,
+                frame_index=zeros,
                 pts_s=np.full(len(rows), np.nan),
-                face_index=nothing,
-                track_id=nothing - 1,
+                face_index=zeros,
+                track_id=zeros - 1,
                 label=self._pictures.targets[rows.index].argmax(axis=1),
                 emotion=rows["code"].to_numpy(np.int64),
                 crops=crops,
-                points_px=points_in_crops(square, self._card),
+                points_px=points_in_crops(faces, self._card),
                 is_drawn=rows["is_drawn"].to_numpy(np.bool_),
             )
 
     def _crops(self, rows: Ints) -> Iterator[Tensor]:
         for first in range(0, len(rows), self._batch_size):
-            some = rows[first : first + self._batch_size]
-            yield normalise(self._pictures.pixels[some], self._card)
+            batch = rows[first : first + self._batch_size]
+            yield normalise(self._pictures.pixels[batch], self._card)
 
 
-def joined(batches: Iterable[FaceBatch], size: int) -> Iterator[FaceBatch]:
-    """The same faces in batches of at least this size, but for the last."""
+def rebatch(batches: Iterable[FaceBatch], size: int) -> Iterator[FaceBatch]:
+    """The same faces in batches of at least this size; the last one may be smaller."""
     waiting: list[FaceBatch] = []
     for batch in batches:
         waiting.append(batch)
@@ -293,20 +299,20 @@ def joined(batches: Iterable[FaceBatch], size: int) -> Iterator[FaceBatch]:
         yield FaceBatch.join(waiting)
 
 
-def _chosen(keys: pd.DataFrame, choice: Choice) -> pd.DataFrame:
-    """The sample, in order, and in ``is_drawn`` which of it gets pictures.
+def _select(keys: pd.DataFrame, selection: FaceSelection) -> pd.DataFrame:
+    """The rows of the sample, in their order, with a column ``is_drawn``.
 
     Args:
         keys: media, track_id, code (of the emotion) and score of each face.
-        choice: How many.
+        selection: Gives the size of the sample and the number of faces to draw.
     """
-    if choice.sample is not None and choice.sample < len(keys):
-        keys = keys.sample(choice.sample, random_state=0).sort_index()
+    if selection.sample is not None and selection.sample < len(keys):
+        keys = keys.sample(selection.sample, random_state=0).sort_index()
     surest = keys.sort_values("score", ascending=False, kind="stable")
-    of_track = surest.groupby(["media", "track_id", "code"], dropna=False).cumcount()
-    of_emotion = surest.groupby(["code", of_track]).cumcount()
-    order = pd.DataFrame({"of_track": of_track, "of_emotion": of_emotion})
-    drawn = order.sort_values(["of_track", "of_emotion"], kind="stable").index[: choice.pictures]
+    rank_in_track = surest.groupby(["media", "track_id", "code"], dropna=False).cumcount()
+    rank_in_emotion = surest.groupby(["code", rank_in_track]).cumcount()
+    ranks = pd.DataFrame({"track": rank_in_track, "emotion": rank_in_emotion})
+    drawn = ranks.sort_values(["track", "emotion"], kind="stable").index[: selection.max_drawn]
     return keys.assign(is_drawn=keys.index.isin(drawn))
 
 
@@ -317,8 +323,8 @@ def _end_s(pts_s: Seconds, duration_s: float | None) -> float:
     return duration_s or math.inf
 
 
-def _spans(row: MediaRow, pts_s: Seconds) -> list[Sampling]:
-    """The stretches of a file in which these times lie, ascending."""
+def _samplings(row: MediaRow, pts_s: Seconds) -> list[Sampling]:
+    """Samplings of the parts of a file in which these times lie, in their order."""
     if row.kind == "image":
         return [Sampling()]
     times = np.unique(pts_s)

@@ -1,4 +1,4 @@
-"""Numbers that say how well a map tells what a network looks at."""
+"""Measures of how well a map shows what a network looks at."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fer_batch.explain.explainer import Explainer
 from fer_batch.records import Bools, Floats, Ints
 
 STEPS = 16
-"""In which all pixels are deleted or inserted."""
+"""Number of steps in which all pixels are deleted or inserted."""
 BLUR = 1 / 8
-"""Standard deviation of the blur from which insertion begins, in sides of the crop: enough to hide
-an emotion, too little to look like no face."""
+"""Standard deviation of the blur with which insertion begins, as a fraction of the crop's side: it
+hides the emotion but still shows a face."""
 
 
 def deletion(explainer: Explainer, crops: Tensor, emotion: Ints, maps: Floats) -> Floats:
     """Mean score while pixels become grey, those with the highest values first: low is good.
 
     It is the area under the curve of Petsiuk et al. (2018). Grey is the mean of the model's card.
-    Pixels of one value go in a random order, always the same.
+    Pixels of equal value are taken in a random order that is always the same.
 
     Args:
-        explainer: What the maps are of.
+        explainer: Gives the scores.
         crops: (M, C, S, S) float32.
         emotion: (M,) int64, positions in EMOTIONS.
         maps: (M, S, S) float32.
@@ -36,11 +36,11 @@ def deletion(explainer: Explainer, crops: Tensor, emotion: Ints, maps: Floats) -
 
 
 def insertion(explainer: Explainer, crops: Tensor, emotion: Ints, maps: Floats) -> Floats:
-    """Mean score while pixels of a blurred face become sharp, the highest first: high is good.
+    """Mean score while pixels of a blurred face become sharp, highest values first: high is good.
 
     See `deletion`.
     """
-    from torchvision.transforms.v2.functional import gaussian_blur  # here: takes seconds
+    from torchvision.transforms.v2.functional import gaussian_blur  # loading takes seconds
 
     sigma = BLUR * crops.shape[-1]
     blurred = gaussian_blur(crops, [2 * round(2 * sigma) + 1] * 2, [sigma, sigma])
@@ -48,14 +48,14 @@ def insertion(explainer: Explainer, crops: Tensor, emotion: Ints, maps: Floats) 
 
 
 def shares(maps: Floats, masks: Bools) -> Floats:
-    """How much of a map's positive part lies in each region.
+    """The share of a map's positive part that lies in each region.
 
     Args:
         maps: (M, S, S) float32.
-        masks: (M, R, S, S).
+        masks: (M, R, S, S), True in the region.
 
     Returns:
-        (M, R) float32 in [0, 1]; NaN where a map is positive nowhere.
+        (M, R) float32 in [0, 1]; NaN for a map without positive values.
     """
     positive = np.maximum(maps, 0)
     total = positive.sum(axis=(1, 2), keepdims=True)
@@ -67,15 +67,15 @@ def shares(maps: Floats, masks: Bools) -> Floats:
 def correlation(maps: Floats, others: Floats) -> Floats:
     """Spearman's rank correlation of the pixels of two maps.
 
-    With the maps of a network with random weights, this is the sanity check of Adebayo et al.
-    (2018): a method that shows what a network has learned gives about 0.
+    Compared with the maps of a network with random weights, this is the sanity check of Adebayo et
+    al. (2018): a method that shows what the network has learned gives about 0.
 
     Args:
         maps: (M, S, S) float32.
         others: (M, S, S) float32.
 
     Returns:
-        (M,) float32 in [-1, 1]; NaN where a map has one value only.
+        (M,) float32 in [-1, 1]; NaN where all pixels of a map are equal.
     """
     one, other = (_standardised_ranks(each) for each in (maps, others))
     values: Floats = (one * other).mean(axis=1)
@@ -85,7 +85,7 @@ def correlation(maps: Floats, others: Floats) -> Floats:
 def _area(
     explainer: Explainer, before: Tensor, after: Tensor, emotion: Ints, maps: Floats
 ) -> Floats:
-    """The mean score while the pixels of one picture give way to those of another."""
+    """The mean score while pixels of one picture are replaced by those of another, step by step."""
     rank = torch.from_numpy(_falling_ranks(maps))[:, None]
     n_pixels = maps.shape[1] * maps.shape[2]
     scores = np.stack(
@@ -99,7 +99,7 @@ def _area(
 
 
 def _falling_ranks(maps: Floats) -> Ints:
-    """0 for the highest pixel of each map, and so on: (M, S, S)."""
+    """Rank of each pixel in its map (M, S, S): 0 for the highest value."""
     flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
     shuffled = np.random.default_rng(0).permutation(flat.shape[1])
     order = shuffled[np.argsort(-flat[:, shuffled], axis=1, kind="stable")]

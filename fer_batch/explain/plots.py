@@ -1,7 +1,7 @@
-"""Pictures of explanations, as PNG files: of one face, of an emotion, of a model's mistakes.
+"""Plots of explanations, as PNG files: of one face, of an emotion, of a model's mistakes.
 
-Colours are perceptually uniform and can be told apart by colour-blind readers: black is nothing,
-brighter is more; red speaks for the emotion and blue against it.
+The colours are perceptually uniform and safe for colour-blind readers: black is 0 and brighter is
+more; in maps with negative values, red is for the emotion and blue against it.
 """
 
 from __future__ import annotations
@@ -34,46 +34,47 @@ UNITS: dict[Method, str] = {
     "saliency": "size of the gradient, in logits",
     "integrated-gradients": "share of the probability",
 }
-"""What a colour bar says."""
+"""Labels of the colour bars."""
 _GREY = "#808080"
 OPACITY = 0.7
-"""Of the strongest colour that lies over a face."""
+"""Opacity of the strongest colour over a face."""
 MIN_FALL = 0.05
-"""Of the probability, that is shown in the strongest colour: less shall not look like much."""
+"""The strongest colour is at least this fall of the probability, so that tiny falls look small."""
 MAPS_SHOWN = 36
-"""Feature maps of a block."""
+"""Largest number of feature maps that are shown of a block."""
 MISTAKES_PER_ROW = 4
 
 
 class _Scale(NamedTuple):
-    """What colours mean."""
+    """A colour map and the values of its ends."""
 
     cmap: str
     low: float
     high: float
 
     @property
-    def look(self) -> dict[str, Any]:
-        """For `Axes.imshow`."""
+    def options(self) -> dict[str, Any]:
+        """Arguments for `Axes.imshow`."""
         return {"cmap": self.cmap, "vmin": self.low, "vmax": self.high}
 
     @property
     def mappable(self) -> ScalarMappable:
-        """For a colour bar."""
+        """Argument for a colour bar."""
         return ScalarMappable(Normalize(self.low, self.high), self.cmap)
 
 
 @dataclass(slots=True, eq=False)
-class Mean:
-    """Mean and spread of aligned faces and of their maps, added up face by face."""
+class MeanMaps:
+    """Mean of aligned faces, and mean and spread of their maps, summed up batch by batch."""
 
     n: int = 0
+    """Number of faces."""
     face: _Sum = field(default_factory=lambda: np.zeros(()))
     sums: dict[Method, _Sum] = field(default_factory=dict)
     squares: dict[Method, _Sum] = field(default_factory=dict)
 
     def add(self, faces: Floats, maps: Mapping[Method, Floats]) -> None:
-        """Add faces (M, S, S) and their maps (M, S, S), aligned; each map counts the same."""
+        """Add aligned faces (M, S, S) and maps (M, S, S); each map is divided by its maximum."""
         self.n += len(faces)
         self.face = self.face + faces.sum(axis=0, dtype=np.float64)
         for method, each in maps.items():
@@ -83,7 +84,7 @@ class Mean:
             squares = (scaled**2).sum(axis=0, dtype=np.float64)
             self.squares[method] = self.squares.get(method, 0) + squares
 
-    def of(self, method: Method) -> tuple[_Sum, _Sum]:
+    def mean_and_std(self, method: Method) -> tuple[_Sum, _Sum]:
         """Mean and standard deviation of the maps, (S, S) each."""
         mean = self.sums[method] / self.n
         return mean, np.sqrt(np.maximum(self.squares[method] / self.n - mean**2, 0))
@@ -96,10 +97,10 @@ def face_maps(
 
     Args:
         face: (S, S) uint8 grey.
-        maps: By position in EMOTIONS: (S, S).
+        maps: Map (S, S) of each emotion, by its position in EMOTIONS.
         probs: (8,) in EMOTIONS order.
-        method: What the maps are.
-        title: Of the picture.
+        method: The method that made the maps.
+        title: Title of the plot.
         path: PNG to write.
     """
     figure, grid = new_figure(5.6, 0.9 + 1.36 * len(maps), rows=len(maps), columns=3)
@@ -109,9 +110,9 @@ def face_maps(
         _show_face(left, face)
         _show_map(middle, values, scale)
         _show_face(right, face)
-        _lay_over(right, values, scale)
+        _show_overlay(right, values, scale)
         strongest = code == np.nanargmax(probs)
-        _name(left, code, f"{probs[code]:.1%}", bold=bool(strongest))
+        _label_row(left, code, f"{probs[code]:.1%}", bold=bool(strongest))
     for axes, name in zip(grid, ("face", "map", "overlay"), strict=False):
         axes.set_title(name, fontsize=9)
     _colour_bar(figure, grid, scale, UNITS[method])
@@ -122,14 +123,14 @@ def face_maps(
 def occlusion_study(
     face: Bytes, scores: Floats, code: int, whole: float, title: str, path: Path
 ) -> None:
-    """The face with each part covered in turn, the score below; the largest falls stand out.
+    """The face with each part covered in turn, and its score; the largest falls are marked.
 
     Args:
         face: (S, S) uint8 grey.
         scores: (K, K) probability of the emotion, by row and column of the patch.
         code: The emotion, a position in EMOTIONS.
-        whole: Its probability when nothing is covered.
-        title: Of the picture.
+        whole: Its probability if nothing is covered.
+        title: Title of the plot.
         path: PNG to write.
     """
     side = len(face)
@@ -168,12 +169,12 @@ def occlusion_study(
 
 
 def activations(face: Bytes, maps: Sequence[Floats], title: str, path: Path) -> None:
-    """The feature maps of each block of the network that react most to a face.
+    """The strongest feature maps of each block of the network for a face.
 
     Args:
         face: (S, S) uint8 grey.
-        maps: Of each block: (channels, height, width), 0 or more.
-        title: Of the picture.
+        maps: Feature maps (channels, height, width) of each block; not negative.
+        title: Title of the plot.
         path: PNG to write.
     """
     columns = 1 + len(maps)
@@ -183,7 +184,7 @@ def activations(face: Bytes, maps: Sequence[Floats], title: str, path: Path) -> 
     for block, (axes, each) in enumerate(zip(grid[1:], maps, strict=True), 1):
         shown = each[np.argsort(-each.mean(axis=(1, 2)), kind="stable")[:MAPS_SHOWN]]
         scale = _Scale("inferno", 0, max(float(shown.max()), 1e-9))
-        axes.imshow(_mosaic(shown), **scale.look, interpolation="nearest")
+        axes.imshow(_tile(shown), **scale.options, interpolation="nearest")
         axes.set_axis_off()
         n, height, width = each.shape
         axes.set_title(f"conv{block}\n{len(shown)} of {n} maps, {height} x {width}", fontsize=9)
@@ -193,27 +194,27 @@ def activations(face: Bytes, maps: Sequence[Floats], title: str, path: Path) -> 
     save(figure, path, all_colours=True)
 
 
-def emotion_page(mean: Mean, code: int, title: str, path: Path) -> None:
-    """The mean face of an emotion, the mean of its maps and how much they differ.
+def emotion_page(mean: MeanMaps, code: int, title: str, path: Path) -> None:
+    """The mean face of an emotion, with mean and standard deviation of its maps.
 
     Args:
-        mean: At least one face.
+        mean: Of at least one face.
         code: The emotion, a position in EMOTIONS.
-        title: Of the picture.
+        title: Title of the plot.
         path: PNG to write.
     """
     figure, grid = new_figure(8.6, 0.9 + 1.85 * len(mean.sums), rows=len(mean.sums), columns=4)
     average_face = mean.face / mean.n
-    average_face -= average_face.min()  # a mean has little contrast
+    average_face -= average_face.min()  # a mean face has little contrast
     average_face *= 255 / max(average_face.max(), 1)
     for row, method in enumerate(mean.sums):
         face, average, over, spread = grid[4 * row : 4 * row + 4]
-        values, deviation = mean.of(method)
+        values, deviation = mean.mean_and_std(method)
         scale = _scale(values)
         _show_face(face, average_face)
         _show_map(average, values, scale)
         _show_face(over, average_face)
-        _lay_over(over, values, scale)
+        _show_overlay(over, values, scale)
         spreads = _Scale("cividis", 0, max(float(deviation.max()), 1e-9))
         _show_map(spread, deviation, spreads)
         face.set_ylabel(method, fontsize=10)
@@ -233,14 +234,14 @@ def emotion_page(mean: Mean, code: int, title: str, path: Path) -> None:
 def mistakes(
     pictures: Bytes, true: Ints, predicted: Ints, probs: Floats, maps: Floats, path: Path
 ) -> None:
-    """Each picture beside the maps of what was predicted and of what is true.
+    """Each picture beside its maps for the predicted and for the true emotion.
 
     Args:
         pictures: (N, S, S) uint8 grey.
         true: (N,) int64, positions in EMOTIONS.
         predicted: (N,) int64, positions in EMOTIONS.
         probs: (N, 8) in EMOTIONS order.
-        maps: (N, 2, S, S), 0 or more: of the predicted and of the true emotion.
+        maps: (N, 2, S, S) for the predicted and the true emotion; not negative.
         path: PNG to write.
     """
     rows = max(1, math.ceil(len(pictures) / MISTAKES_PER_ROW))
@@ -251,22 +252,22 @@ def mistakes(
         axes.set(xlim=(-0.04, 3.12), ylim=(1, -0.36), aspect="equal")
     for row, axes in enumerate(grid[: len(pictures)]):
         scale = _scale(maps[row])
-        for place in range(3):
-            left = 1.04 * place
+        for column in range(3):
+            left = 1.04 * column
             box: dict[str, Any] = {"extent": (left, left + 1, 1, 0), "interpolation": "bicubic"}
             axes.imshow(pictures[row], cmap="gray", vmin=0, vmax=255, **box)
-            if place:
-                code, values = (predicted, true)[place - 1][row], maps[row, place - 1]
-                axes.imshow(values, **scale.look, alpha=_opacity(values, scale), **box)
+            if column:
+                code, values = (predicted, true)[column - 1][row], maps[row, column - 1]
+                axes.imshow(values, **scale.options, alpha=_opacity(values, scale), **box)
                 what = (
-                    f"{('predicted', 'true')[place - 1]}\n{EMOTIONS[code]} {probs[row, code]:.0%}"
+                    f"{('predicted', 'true')[column - 1]}\n{EMOTIONS[code]} {probs[row, code]:.0%}"
                 )
                 axes.text(left + 0.5, -0.04, what, ha="center", va="bottom", fontsize=8)
     save(figure, path)
 
 
 def _scale(values: Floats | _Sum, *, at_least: float = 1e-9) -> _Scale:
-    """Of maps that share one scale: from 0 on, or around 0 where some speak against."""
+    """The common scale of some maps: from 0, or around 0 if there are negative values."""
     largest = max(float(np.abs(values).max(initial=0)), at_least)
     if (values < 0).any():
         return _Scale("berlin", -largest, largest)
@@ -275,31 +276,31 @@ def _scale(values: Floats | _Sum, *, at_least: float = 1e-9) -> _Scale:
 
 def _show_face(axes: Axes, face: Bytes | _Sum) -> None:
     axes.imshow(face, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
-    _bare(axes)
+    _hide_axes(axes)
 
 
 def _show_map(axes: Axes, values: Floats | _Sum, scale: _Scale) -> None:
-    axes.imshow(values, **scale.look, interpolation="bicubic")
-    _bare(axes)
+    axes.imshow(values, **scale.options, interpolation="bicubic")
+    _hide_axes(axes)
 
 
-def _lay_over(axes: Axes, values: Floats | _Sum, scale: _Scale) -> None:
+def _show_overlay(axes: Axes, values: Floats | _Sum, scale: _Scale) -> None:
     opacity = _opacity(values, scale)
-    axes.imshow(values, **scale.look, alpha=opacity, interpolation="bicubic")
+    axes.imshow(values, **scale.options, alpha=opacity, interpolation="bicubic")
 
 
 def _opacity(values: Floats | _Sum, scale: _Scale) -> Floats | _Sum:
     return OPACITY * np.sqrt(np.abs(values) / scale.high)
 
 
-def _bare(axes: Axes) -> None:
-    """Neither ticks nor a frame."""
+def _hide_axes(axes: Axes) -> None:
+    """Show neither ticks nor a frame."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
-def _name(axes: Axes, code: int, score: str, *, bold: bool) -> None:
-    """The emotion, its colour and its score, left of a row."""
+def _label_row(axes: Axes, code: int, score: str, *, bold: bool) -> None:
+    """Write the emotion and its score, with its colour, to the left of a row."""
     weight = "bold" if bold else "normal"
     axes.set_ylabel(
         f"{EMOTIONS[code]}\n{score}",
@@ -330,8 +331,8 @@ def _colour_bar(figure: Figure, grid: Sequence[Axes], scale: _Scale, unit: str) 
     bar.ax.tick_params(labelsize=8)
 
 
-def _mosaic(maps: Floats) -> Floats:
-    """(N, H, W) side by side, in a square, with lines of NaN between them."""
+def _tile(maps: Floats) -> Floats:
+    """Maps (N, H, W) side by side in a square, with lines of NaN between them."""
     side = math.ceil(math.sqrt(len(maps)))
     padded = np.pad(maps, ((0, side * side - len(maps)), (0, 1), (0, 1)), constant_values=np.nan)
     _, height, width = padded.shape

@@ -1,21 +1,28 @@
-"""Mouth, eyes and brows in a crop, and crops laid over one another, from the face's five points."""
+"""Regions of a face in its crop, and crops aligned with each other, from the face's five points."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from fer_batch.faces.crop import TEMPLATE_PX, Positions, squares
-from fer_batch.models.card import ModelCard
+from fer_batch.faces.crop import TEMPLATE_PX, squares
+from fer_batch.faces.similarity import (
+    CENTRE,
+    Positions,
+    Similarity,
+    coordinates,
+    locate,
+    positions,
+)
+from fer_batch.models.card import Card
 from fer_batch.records import Bools, Faces, Floats
 
 FER_POINTS = ((0.311, 0.380), (0.677, 0.378), (0.484, 0.595), (0.348, 0.747), (0.645, 0.746))
-"""Median place (x, y) of the five points in 5,918 pictures of FER+ (validation and test), in sides
-of the picture, as YuNet finds them (`benchmarks/fer_points.py`)."""
+"""Median (x, y) of the five points that YuNet finds in 5,918 pictures of FER+ (validation and
+test), as a fraction of the picture's side (`benchmarks/fer_points.py`)."""
 
 REGIONS = ("mouth", "eyes", "brows", "outside")
-"""Parts of a crop that do not overlap; ``outside`` is what the face does not cover."""
+"""Parts of a crop that do not overlap; ``outside`` is everything beyond the face."""
 
 _Ellipse = tuple[float, float, float, float]
 _ELLIPSES: dict[str, tuple[_Ellipse, ...]] = {
@@ -24,74 +31,73 @@ _ELLIPSES: dict[str, tuple[_Ellipse, ...]] = {
     "brows": ((0.305, 0.255, 0.155, 0.050), (0.683, 0.255, 0.155, 0.050)),
     "face": ((0.494, 0.530, 0.420, 0.560),),
 }
-"""Centre (x, y) and half axes, where the points lie at `FER_POINTS`; drawn on FER+'s mean faces."""
+"""Centre (x, y) and half axes in a crop whose points lie at `FER_POINTS`; chosen by eye on the mean
+faces of FER+."""
 
 
-def points_in_crops(faces: Faces, card: ModelCard) -> Floats:
-    """Where the five points of each face lie in its crop.
+def points_in_crops(faces: Faces, card: Card) -> Floats:
+    """The five points of each face in its crop.
 
-    Where they are not known they are taken to lie where they do in the pictures of FER or, for a
-    card whose crops are cut by points, in ArcFace's template.
+    Unknown points are assumed to lie at `FER_POINTS` or, if the crops are cut by points, as in
+    ArcFace's template.
 
     Args:
         faces: M faces.
-        card: How their crops were cut.
+        card: Says how their crops were cut.
 
     Returns:
         (M, 5, 2) float32 in pixels of the crop.
     """
-    usual = np.tile(_usual_points(card), (len(faces), 1, 1))
+    assumed = np.tile(_assumed_points(card), (len(faces), 1, 1))
     if faces.points_px is None:
-        return usual
-    centre, edge = squares(faces, card)
-    inside = ((_complex(faces.points_px) - centre[:, None]) / edge[:, None]) + (0.5 + 0.5j)
-    known = card.input_size_px * np.stack([inside.real, inside.imag], axis=2)
-    return np.where(np.isnan(known), usual, known).astype(np.float32)
+        return assumed
+    inside = squares(faces, card).inverse()(positions(faces.points_px)) + CENTRE
+    known = card.input_size_px * coordinates(inside)
+    return np.where(np.isnan(known), assumed, known).astype(np.float32)
 
 
 def masks(points_px: Floats, side_px: int) -> Bools:
-    """Which pixels of a crop belong to which region.
+    """The pixels of a crop that belong to each region.
 
     Args:
         points_px: (M, 5, 2) from `points_in_crops`.
         side_px: Side of the crops.
 
     Returns:
-        (M, 4, S, S), in the order of `REGIONS`.
+        (M, 4, S, S), True in the region, in the order of `REGIONS`.
     """
-    turn, shift = _to_fer(points_px)
     middles = np.arange(side_px) + 0.5
     pixels = middles[None, :] + 1j * middles[:, None]
-    places = turn[:, None, None] * pixels + shift[:, None, None]
-    found = {name: _inside(places, ellipses) for name, ellipses in _ELLIPSES.items()}
+    fer_pixels = _to_fer(points_px)(pixels[None])
+    found = {name: _inside(fer_pixels, ellipses) for name, ellipses in _ELLIPSES.items()}
     found["outside"] = ~found["face"]
     return np.stack([found[name] for name in REGIONS], axis=1)
 
 
 def aligned(pictures: Floats, points_px: Floats) -> Floats:
-    """Crops or their maps, turned, scaled and shifted so that the points lie as in FER's pictures.
+    """Crops or their maps, moved so that the points lie as in FER's pictures.
+
+    They are rotated, scaled and shifted; beyond the edge of a picture, its edge is repeated.
 
     Args:
         pictures: (M, S, S) float32.
         points_px: (M, 5, 2) from `points_in_crops`.
 
     Returns:
-        (M, S, S) float32; beyond a picture its edge is repeated.
+        (M, S, S) float32.
     """
     side = pictures.shape[1]
-    turns, shifts = _to_fer(points_px)
+    to_fer = _to_fer(points_px)
     result = np.empty_like(pictures)
-    half = 0.5 + 0.5j  # of a pixel
-    for row, (turn, shift) in enumerate(zip(side * turns, side * shifts, strict=True)):
-        start = turn * half + shift - half
-        matrix = np.array([[turn.real, -turn.imag, start.real], [turn.imag, turn.real, start.imag]])
+    for row, picture in enumerate(pictures):
+        to_pixels = Similarity(side * to_fer.factor[row], side * to_fer.shift[row])
         result[row] = cv2.warpAffine(
-            pictures[row], matrix, (side, side), borderMode=cv2.BORDER_REPLICATE
+            picture, to_pixels.matrix(), (side, side), borderMode=cv2.BORDER_REPLICATE
         )
     return result
 
 
-def _usual_points(card: ModelCard) -> Floats:
+def _assumed_points(card: Card) -> Floats:
     side = card.input_size_px
     if card.crop == "box":
         return np.array(FER_POINTS, np.float32) * side
@@ -99,22 +105,13 @@ def _usual_points(card: ModelCard) -> Floats:
     return (side * (template / (1 + 2 * card.crop_margin) + 0.5)).astype(np.float32)
 
 
-def _to_fer(points_px: Floats) -> tuple[Positions, Positions]:
-    """What turns and scales, and what shifts, the points closest to `FER_POINTS`: (M,) each."""
-    points, target = _complex(points_px), _complex(np.array(FER_POINTS))
-    middle = points.mean(axis=1)
-    spread = points - middle[:, None]
-    turn = (spread.conj() @ (target - target.mean())) / (abs(spread) ** 2).sum(axis=1)
-    return turn, target.mean() - turn * middle
+def _to_fer(points_px: Floats) -> Similarity:
+    """The transforms that move the points of each face closest to `FER_POINTS`."""
+    return locate(positions(np.array(FER_POINTS)), positions(points_px)).inverse()
 
 
-def _complex(points: NDArray[np.floating]) -> Positions:
-    places: Positions = points @ np.array([1, 1j])
-    return places
-
-
-def _inside(places: Positions, ellipses: tuple[_Ellipse, ...]) -> Bools:
-    found = np.zeros(places.shape, np.bool_)
+def _inside(pixels: Positions, ellipses: tuple[_Ellipse, ...]) -> Bools:
+    found = np.zeros(pixels.shape, np.bool_)
     for x, y, half_width, half_height in ellipses:
-        found |= ((places.real - x) / half_width) ** 2 + ((places.imag - y) / half_height) ** 2 <= 1
+        found |= ((pixels.real - x) / half_width) ** 2 + ((pixels.imag - y) / half_height) ** 2 <= 1
     return found

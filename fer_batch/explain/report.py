@@ -1,4 +1,4 @@
-"""Everything there is to see of why a model sees what it sees: a table, its summary, pictures."""
+"""Faces explained and written to a folder: a table, its summary, and pictures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import ExplainError
 from fer_batch.explain import plots
 from fer_batch.explain.explainer import Explainer, Method
-from fer_batch.explain.face_sources import FaceBatch, FaceSource, joined
+from fer_batch.explain.face_sources import FaceBatch, FaceSource, rebatch
 from fer_batch.explain.faithfulness import correlation, deletion, insertion, shares
-from fer_batch.explain.plots import Mean
+from fer_batch.explain.plots import MeanMaps
 from fer_batch.explain.regions import REGIONS, aligned, masks
 from fer_batch.models.card import ModelCard
 from fer_batch.records import Bytes, Floats, Ints
@@ -29,7 +29,7 @@ from fer_batch.storage import urls
 
 TABLE = "explanations.parquet"
 CHANCE = "chance"
-"""In the table, a map that is the same everywhere: what the others must do better than."""
+"""The method, in the table, of a map that is the same everywhere: real methods should do better."""
 FACES_AT_ONCE = 64
 ALL = "all"
 
@@ -52,24 +52,24 @@ def explain(
     *,
     on_progress: Callable[[int, int], None] = lambda n_done, n_faces: None,
 ) -> pd.DataFrame:
-    """Explain faces and write what was found into a folder.
+    """Explain faces and write the results to a folder.
 
     ``explanations.parquet`` has a row per face and method, ``summary.csv`` and ``summary.md`` their
-    means, ``emotions/`` a page per emotion, ``faces/`` pictures of the faces that shall be drawn.
-    What an earlier call wrote there is replaced. Memory does not grow with the number of faces.
+    means, ``emotions/`` a page per emotion, ``faces/`` pictures of the faces that are to be drawn.
+    Results of an earlier call are replaced. Memory does not grow with the number of faces.
 
     Args:
-        faces: What to explain.
-        explainer: Of the model.
-        out: Folder, made where it is missing.
-        methods: How to explain, each once.
-        on_progress: Called with the number of faces done and of all.
+        faces: The faces to explain.
+        explainer: Explains the classifier.
+        out: Folder for the results, made if it is missing.
+        methods: Methods of explanation, each once.
+        on_progress: Called with the number of faces done and the number of all faces.
 
     Returns:
         The summary: see `summarise`.
 
     Raises:
-        ExplainError: Files failed: these are named, everything else is done.
+        ExplainError: Some files failed: the text names them, everything else is done.
         StoreError: The folder cannot be written.
     """
     _clear(out)
@@ -79,7 +79,7 @@ def explain(
         with writing(out):
             stack.close()
     if faces.failures:
-        counts = f"{len(faces.failures)} files could not be explained as a whole"
+        counts = f"{len(faces.failures)} files could not be explained completely"
         raise ExplainError("\n".join([f"{counts}:", *faces.failures]))
     return summary
 
@@ -92,16 +92,16 @@ def _explain(
     on_progress: Callable[[int, int], None],
 ) -> pd.DataFrame:
     randomised = explainer.randomised(seed=0)
-    means: dict[int, Mean] = defaultdict(Mean)
-    table = _begin(out, explainer.card)
+    means: dict[int, MeanMaps] = defaultdict(MeanMaps)
+    table = _open_table(out, explainer.card)
     n_done = 0
     try:
-        for batch in joined(faces, FACES_AT_ONCE):
+        for batch in rebatch(faces, FACES_AT_ONCE):
             maps = {
                 method: explainer.maps(batch.crops, batch.emotion, method) for method in methods
             }
             rows = _measure(batch, maps, explainer, randomised)
-            _add(means, batch, maps, explainer.card)
+            _add_to_means(means, batch, maps, explainer.card)
             with writing(out):
                 table.append(rows)
                 for row in np.flatnonzero(batch.is_drawn):
@@ -114,7 +114,7 @@ def _explain(
             table.commit()
     finally:
         table.discard()
-    return _sum_up(means, explainer.card, out)
+    return _write_summary(means, explainer.card, out)
 
 
 def summarise(path: Path) -> pd.DataFrame:
@@ -122,8 +122,8 @@ def summarise(path: Path) -> pd.DataFrame:
 
     Returns:
         emotion, method, n (faces), score, deletion_auc, insertion_auc, mouth_share, eyes_share,
-        brows_share, outside_share, random_correlation. Faces without a value are left out of its
-        mean; it is missing where all are.
+        brows_share, outside_share, random_correlation. A mean leaves out faces without a value, and
+        is missing if no face has one.
     """
     values = [column.name for column in EXPLANATIONS.schema if column.type == pa.float32()]
     table = pd.read_parquet(path, columns=[*_KEYS, *values])
@@ -141,8 +141,8 @@ def summarise(path: Path) -> pd.DataFrame:
     return summary.sort_values("rank", ignore_index=True).drop(columns="rank")
 
 
-def _sum_up(means: Mapping[int, Mean], card: ModelCard, out: Path) -> pd.DataFrame:
-    """Write what is not about a single face."""
+def _write_summary(means: Mapping[int, MeanMaps], card: ModelCard, out: Path) -> pd.DataFrame:
+    """Write the summary and the page of each emotion."""
     summary = summarise(out / TABLE)
     with writing(out):
         (out / "emotions").mkdir(exist_ok=True)
@@ -155,7 +155,7 @@ def _sum_up(means: Mapping[int, Mean], card: ModelCard, out: Path) -> pd.DataFra
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier call wrote of other faces."""
+    """Remove the results of an earlier call."""
     with writing(out):
         if (out / TABLE).exists():
             for folder in ("emotions", "faces"):
@@ -164,7 +164,7 @@ def _clear(out: Path) -> None:
                 (out / name).unlink(missing_ok=True)
 
 
-def _begin(out: Path, card: ModelCard) -> TableFile:
+def _open_table(out: Path, card: ModelCard) -> TableFile:
     metadata = {
         "fer_batch.schema_version": VERSION,
         "fer_batch.model_card": card.model_dump_json(),
@@ -177,7 +177,7 @@ def _begin(out: Path, card: ModelCard) -> TableFile:
 def _measure(
     batch: FaceBatch, maps: Mapping[Method, Floats], explainer: Explainer, randomised: Explainer
 ) -> pa.Table:
-    """The rows of some faces, for each method and for chance."""
+    """The rows of a batch in the table, for each method and for chance."""
     crops, emotion = batch.crops, batch.emotion
     side = crops.shape[-1]
     inside = masks(batch.points_px, side)
@@ -211,11 +211,11 @@ def _measure(
     return pa.concat_tables(parts).unify_dictionaries()
 
 
-def _add(
-    means: dict[int, Mean], batch: FaceBatch, maps: Mapping[Method, Floats], card: ModelCard
+def _add_to_means(
+    means: dict[int, MeanMaps], batch: FaceBatch, maps: Mapping[Method, Floats], card: ModelCard
 ) -> None:
-    """Lay the faces and their maps over those of the same emotion."""
-    faces = aligned(_grey(batch, card).astype(np.float32), batch.points_px)
+    """Add the faces and their maps, aligned, to the means of their emotions."""
+    faces = aligned(_pictures(batch, card).astype(np.float32), batch.points_px)
     moved = {method: aligned(each, batch.points_px) for method, each in maps.items()}
     for code in np.unique(batch.emotion).tolist():
         rows = batch.emotion == code
@@ -225,7 +225,7 @@ def _add(
 def _draw(
     batch: FaceBatch, row: int, methods: Sequence[Method], explainer: Explainer, folder: Path
 ) -> None:
-    """All pictures of one face."""
+    """Draw all pictures of one face."""
     inside = (part for part in Path(batch.media[row]).parts if part not in ("/", ".."))
     folder = folder.joinpath(*inside)
     folder.mkdir(parents=True, exist_ok=True)
@@ -236,7 +236,7 @@ def _draw(
     if not np.isnan(batch.pts_s[row]):
         title += f", face {batch.face_index[row]}"
     crop, code = batch.crops[[row]], batch.emotion[[row]]
-    face = _grey(batch, explainer.card)[row]
+    face = _pictures(batch, explainer.card)[row]
     [probs] = explainer.probs(crop)
     codes: Ints = np.flatnonzero(~np.isnan(probs))
     for method in methods:
@@ -257,8 +257,8 @@ def _draw(
     plots.activations(face, layers, title, folder / f"{name}-activations.png")
 
 
-def _grey(batch: FaceBatch, card: ModelCard) -> Bytes:
-    """The faces as pictures again, (M, S, S)."""
+def _pictures(batch: FaceBatch, card: ModelCard) -> Bytes:
+    """The crops as grey pictures (M, S, S), as they were before `normalise`."""
     grey = 255 * (batch.crops[:, 0] * card.std[0] + card.mean[0])
     pictures: Bytes = grey.round().clamp(0, 255).to(torch.uint8).numpy()
     return pictures

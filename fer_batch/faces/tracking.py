@@ -1,4 +1,4 @@
-"""Faces of consecutive frames -> track ids, and the cuts that end all tracks."""
+"""Track ids of faces in consecutive frames, and the cuts that end all tracks."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class _Track:
     track_id: int
     box_px: Floats
     velocity: Floats
-    """Pixels per second, of the box's centre."""
+    """Of the box's centre, in pixels per second."""
     seen_s: float
     seen_frame: int
 
-    def expected(self, pts_s: float) -> Floats:
+    def expected_box(self, pts_s: float) -> Floats:
         return self.box_px + np.tile(self.velocity, 2) * np.float32(pts_s - self.seen_s)
 
 
 class Tracker:
     """Gives the faces of one video their track ids.
 
-    What can be relied on:
+    Guarantees:
 
     - Two faces of one frame never have the same id, and an id is never used again in its video.
     - A face continues the track whose expected box (the last one, moved on at its last speed) it
       overlaps most, by at least `Track.min_iou`; pairs are taken from the largest overlap down.
     - A track survives frames without its face up to `Track.max_gap_s`; a track that had a face in
-      the frame before always survives, however far apart the frames are.
+      the previous frame always survives, however far apart the frames are.
     - A cut ends all tracks.
     - The ids do not depend on how frames are grouped into chunks.
     """
@@ -48,9 +48,9 @@ class Tracker:
         """Track ids (M,) int64 of the faces of the next N frames.
 
         Args:
-            faces: Of these frames, ordered by frame.
+            faces: Faces of these frames, ordered by frame.
             pts_s: (N,) time of each frame.
-            is_cut: (N,) True where the frame does not continue the one before.
+            is_cut: (N,) True where the frame does not continue the previous one.
         """
         ids = np.empty(len(faces), np.int64)
         bounds = np.searchsorted(faces.frame_row, np.arange(len(pts_s) + 1))
@@ -61,10 +61,10 @@ class Tracker:
         return ids
 
     def shift(self, ids: Ints, pts_s: float) -> Floats:
-        """How far tracks should have moved by a time since each was last seen.
+        """How far tracks should have moved at a time since their faces were last seen.
 
         Args:
-            ids: (M,) int64 of the frame that `update` saw last.
+            ids: (M,) int64, ids that `update` gave to faces of the last frame.
             pts_s: Time in seconds.
 
         Returns:
@@ -88,15 +88,15 @@ class Tracker:
         ]
         found: dict[int, _Track] = {}
         if self._tracks and len(boxes):
-            expected = np.stack([track.expected(pts_s) for track in self._tracks])
+            expected = np.stack([track.expected_box(pts_s) for track in self._tracks])
             overlap = iou(boxes, expected)
             while overlap.max() >= self._config.min_iou:
                 face, index = np.unravel_index(overlap.argmax(), overlap.shape)
                 overlap[face, :] = overlap[:, index] = -1
                 found[int(face)] = self._tracks[int(index)]
-        return [self._see(found.get(face), box, pts_s) for face, box in enumerate(boxes)]
+        return [self._update_track(found.get(face), box, pts_s) for face, box in enumerate(boxes)]
 
-    def _see(self, track: _Track | None, box: Floats, pts_s: float) -> int:
+    def _update_track(self, track: _Track | None, box: Floats, pts_s: float) -> int:
         if track is None:
             track = _Track(self._next_id, box, np.zeros(2, np.float32), pts_s, self._frame)
             self._next_id += 1
@@ -111,7 +111,7 @@ class Tracker:
 
 
 class CutDetector:
-    """Finds the frames of one video that do not continue the frame before.
+    """Finds the frames of one video that do not continue the previous frame.
 
     The change between two frames is the mean difference of their brightness histograms over a grid
     of regions, in [0, 1]: it ignores small movements and grain, which plain differences do not.
@@ -123,11 +123,11 @@ class CutDetector:
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
         self.first: Floats | None = None
-        """Histograms of the first frame that was seen, (GRID * GRID, BINS)."""
+        """Histograms of the first frame of all, (GRID * GRID, BINS)."""
         self.last: Floats | None = None
-        """Those of the last."""
+        """Histograms of the last frame so far."""
         self.found: list[int] = []
-        """Frames that begin a new shot, counted from the first that was seen."""
+        """Frames that begin a new shot, counted from 0 at the first frame of all."""
         self._n_frames = 0
 
     def update(self, rgb: Bytes) -> Bools:
@@ -143,13 +143,13 @@ class CutDetector:
         return is_cut
 
     def is_cut(self, before: Floats, after: Floats) -> Bools:
-        """True (N,) where frames do not continue others, by the (N, ...) histograms of both."""
+        """True (N,) where frames do not continue earlier ones, given the histograms of both."""
         change = np.abs(after - before).sum(axis=-1) / 2
         cuts: Bools = change.mean(axis=-1) > self._threshold
         return cuts
 
     def _histogram(self, frame: Bytes) -> Floats:
-        """(GRID * GRID, BINS) float32, each row sums to 1."""
+        """(GRID * GRID, BINS) float32; each row sums to 1."""
         step = max(1, min(frame.shape[:2]) // 64)
         grey = frame[::step, ::step, 1] // (256 // self.BINS)
         rows = np.arange(grey.shape[0]) * self.GRID // grey.shape[0]

@@ -10,7 +10,6 @@ the number of bytes that are in the folder or being downloaded.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -23,7 +22,7 @@ from typing import IO
 from fer_batch.config import Runtime
 from fer_batch.errors import MediaError
 from fer_batch.records import MediaFile
-from fer_batch.storage import urls
+from fer_batch.storage import locks, urls
 from fer_batch.storage.downloads import cache_folder
 
 ROOM = 0.1
@@ -85,44 +84,52 @@ class _Cache:
         key = hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest()
         path = self.folder / f"{key}{file.path.suffix}"
         part = self.folder / f"{key}.{file.size_bytes}{_PART}"
-        with self._take(path, part, file.size_bytes, go_on) as taken:
-            if taken.name == str(part):
+        with contextlib.ExitStack() as use:
+            if not self._take(path, part, file.size_bytes, go_on, use):
                 try:
                     urls.download(file.path, part, go_on)
                     if part.stat().st_size != file.size_bytes:
                         message = f"{file.path}: it was changed since it was listed: run again"
                         raise MediaError(message, file.path)
+                except BaseException:
                     with self._locked():
-                        part.replace(path)
-                        fcntl.flock(taken, fcntl.LOCK_SH)
-                finally:
-                    part.unlink(missing_ok=True)
+                        use.close()
+                        part.unlink(missing_ok=True)
+                    raise
+                # Windows cannot rename an open file, so its lock is released first. Nobody else
+                # takes it meanwhile, as that needs the folder's lock.
+                with self._locked():
+                    use.close()
+                    part.replace(path)
+                    use.enter_context(locks.locked(path, shared=True))
             yield path
 
-    def _take(self, path: Path, part: Path, size: int, go_on: Callable[[], bool]) -> IO[bytes]:
-        """The file, locked; if it is missing, an empty and locked ``part`` with room for it."""
+    def _take(
+        self,
+        path: Path,
+        part: Path,
+        size: int,
+        go_on: Callable[[], bool],
+        use: contextlib.ExitStack,
+    ) -> bool:
+        """Lock the file and return True; if it is missing, lock ``part``, with room for it."""
         while go_on():
             with self._locked() as total:
                 if path.exists():
-                    taken: IO[bytes] = path.open("rb")
-                    fcntl.flock(taken, fcntl.LOCK_SH)
+                    use.enter_context(locks.locked(path, shared=True))
                     os.utime(path)
-                    return taken
+                    return True
                 if not _is_used(part) and self._make_room(size, total):
-                    taken = part.open("wb")
-                    fcntl.flock(taken, fcntl.LOCK_EX)
-                    return taken
+                    use.enter_context(locks.locked(part))
+                    return False
             time.sleep(_WAIT_S)
         raise InterruptedError("given up")
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[IO[str]]:
+    def _locked(self) -> contextlib.AbstractContextManager[IO[bytes]]:
         """Hold the lock of the folder; gives the file with the number of bytes."""
-        with (self.folder / _LOCK).open("a+") as total:
-            fcntl.flock(total, fcntl.LOCK_EX)
-            yield total
+        return locks.locked(self.folder / _LOCK)
 
-    def _make_room(self, size: int, total: IO[str]) -> bool:
+    def _make_room(self, size: int, total: IO[bytes]) -> bool:
         """Reserve ``size`` bytes; returns False when there is no room and none can be made."""
         total.seek(0)
         used = int(total.read() or self.max_bytes)
@@ -131,7 +138,7 @@ class _Cache:
         is_alone = used == 0
         has_room = is_alone or (used + size <= self.max_bytes and self._free() >= size)
         total.truncate(0)
-        total.write(str(used + size * has_room))
+        total.write(str(used + size * has_room).encode())
         return has_room
 
     def _clean(self, size: int) -> int:
@@ -161,11 +168,10 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 def _is_used(path: Path) -> bool:
     """Whether a thread or process has locked the file."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+    if path.exists():
+        try:
+            with locks.locked(path, wait=False):
+                pass
+        except BlockingIOError:
+            return True
     return False

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,7 +148,9 @@ class VideoWriter:
             self._log.close()
             raise RenderError(f"{self._command[0]}: cannot be started: {error}") from error
         self._pipe = cast(IO[bytes], self._process.stdin)
-        self._nut = av.open(f"pipe:{self._pipe.fileno()}", "w", format="nut")
+        # The numbers of open files mean nothing to the libraries of ffmpeg on Windows.
+        pipe = self._pipe if sys.platform == "win32" else f"pipe:{self._pipe.fileno()}"
+        self._nut = av.open(pipe, "w", format="nut")
         self._stream = self._nut.add_stream("rawvideo", rate=self._info.frame_rate or 25)
         self._stream.width = self._info.width_px + self._info.width_px % 2
         self._stream.height = self._info.height_px + self._info.height_px % 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -13,54 +12,34 @@ from torch.fx.experimental.optimization import fuse
 
 from fer_batch.emotions import in_order
 from fer_batch.errors import ConfigError
-from fer_batch.models import weights
+from fer_batch.models import weights as weight_files
+from fer_batch.models.card import Card, Predict, find_classifier, find_weights
 from fer_batch.records import Floats
 
 logger = logging.getLogger(__name__)
 
-
-def pick_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means.
-
-    Raises:
-        ConfigError: It is not a device, or it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"runtime.device: {name!r} is not auto, cpu, cuda or cuda:N") from error
-    if device.type not in {"cpu", "cuda"}:
-        raise ConfigError(f"runtime.device: {name!r} is not auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"runtime.device: {name} is not there: {torch.cuda.device_count()} CUDA devices found"
-        )
-    return device
-
-
-def pick_devices(names: str) -> tuple[torch.device, ...]:
-    """The devices that a list such as ``cuda:0,cuda:1`` means; ``auto``: every GPU, else the CPU.
-
-    Raises:
-        ConfigError: One of them is not a device, or it is not there.
-    """
-    if names == "auto" and torch.cuda.is_available():
-        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
-    return tuple(pick_device(name.strip()) for name in names.split(","))
+CPU_BATCH = 8
+"""Faces that go through the network together on a CPU, never fewer: in which order a convolution
+adds up depends on the size of its batch, and with it the last bits. More are not faster."""
 
 
 class Classifier:
-    """A network with its card, on its device; several threads may ask at once.
+    """A classifier with its card, on its device; several threads may call it at once.
+
+    Args:
+        weights: As in `config.Classifier.weights`.
+        device: Where it runs.
+        batch_size: Faces that go through it together; fewer where memory is short.
+        flip: Whether the probabilities of each face and its mirror image are averaged.
 
     Raises:
         WeightsError: The weights cannot be used.
     """
 
-    def __init__(self, path: Path, device: torch.device, *, batch_size: int, flip: bool) -> None:
-        network, self.card = weights.load(path, device)
-        self._network = fuse(network)  # normalisations into convolutions: the same, sooner
+    def __init__(
+        self, weights: Path | str, device: torch.device, *, batch_size: int, flip: bool
+    ) -> None:
+        self.card, self._predict = _load(str(weights), device)
         self._device = device
         self._batch_size = batch_size
         self._flip = flip
@@ -95,8 +74,27 @@ class Classifier:
         known = self._probs(batch)
         if self._flip:
             known = (known + self._probs(batch.flip(-1))) / 2
-        return cast(Floats, known.cpu().numpy())
+        probs: Floats = known.cpu().numpy()
+        return probs
 
     def _probs(self, batch: Tensor) -> Tensor:
-        logits: Tensor = self._network(batch)
-        return torch.softmax(logits.float() / self.card.temperature, dim=1)
+        if batch.device.type != "cpu":
+            return self._predict(batch)
+        size = min(CPU_BATCH, self._batch_size)
+        filled = torch.cat([batch, batch.new_zeros(-len(batch) % size, *batch.shape[1:])])
+        probs = torch.cat([self._predict(block) for block in torch.split(filled, size)])
+        return probs[: len(batch)]
+
+
+def _load(weights: str, device: torch.device) -> tuple[Card, Predict]:
+    spec = find_classifier(weights)
+    if spec:
+        return spec.card, spec.create(device)
+    network, card = weight_files.load(find_weights(weights), device)
+    network = fuse(network)  # merges normalisations into convolutions: the same results, sooner
+
+    def predict(crops: Tensor) -> Tensor:
+        logits: Tensor = network(crops)
+        return torch.softmax(logits.float() / card.temperature, dim=1)
+
+    return card, predict

@@ -40,7 +40,7 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelCard]:
     except (ConfigError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{path}: does not hold a {card.network}: {error}") from error
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise WeightsError(f"{path}: holds values that are no numbers: the training went wrong")
+        raise WeightsError(f"{path}: holds values that are not finite: the training went wrong")
     return network.to(device).to(memory_format=torch.channels_last).eval(), card
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fer_batch.emotions import EMOTIONS
 from fer_batch.faces.crop import crop
-from fer_batch.models.card import ModelCard
+from fer_batch.models.card import Card
 from fer_batch.pipeline.face_finder import FoundFaces
 from fer_batch.pipeline.lanes import Pending
 from fer_batch.records import ChunkResult, Floats, FrameChunk
@@ -27,7 +27,7 @@ class CroppedFaces:
     """(M, C, S, S) float32."""
 
 
-def cut_out(media: str, chunk: FrameChunk, found: FoundFaces, card: ModelCard) -> CroppedFaces:
+def cut_out(media: str, chunk: FrameChunk, found: FoundFaces, card: Card) -> CroppedFaces:
     """Cut out the faces of a chunk as the classifier needs them.
 
     Args:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from fer_batch.config import Config, cpu_threads
-from fer_batch.faces.crop import check_crop
-from fer_batch.faces.detectors import Detector, build_detector
-from fer_batch.models.classifier import Classifier, pick_devices
+from fer_batch.faces.detectors import Detector, build_detector, find_detector
+from fer_batch.models.classifier import Classifier
+from fer_batch.models.devices import pick_devices
 from fer_batch.pipeline.plan import Plan
 from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Bytes, Faces, Floats
@@ -53,7 +53,7 @@ class Resources:
         devices = pick_devices(runtime.device)
         threads = cpu_threads(runtime)
         n_gpus = sum(device.type == "cuda" for device in devices)
-        detects_on_gpu = n_gpus and config.detector.name == "retinaface"
+        detects_on_gpu = n_gpus and find_detector(config.detector.name).uses_gpu
         return cls(
             devices=devices,
             lanes=LANES_PER_GPU * n_gpus if detects_on_gpu else threads,
@@ -107,7 +107,6 @@ class Lanes:
     """
 
     def __init__(self, plan: Plan, resources: Resources, watch: Stopwatch) -> None:
-        check_crop(plan.card, plan.config.detector)
         self._batch_size = resources.batch_size
         models = [_load(plan, device, resources.batch_size) for device in resources.devices]
         self._batch_frames = models[0].detector.batch_frames
@@ -177,7 +176,7 @@ def _load(plan: Plan, device: torch.device, batch_size: int) -> _Models:
         device,
         build_detector(plan.config.detector, device),
         Classifier(
-            plan.weights,
+            plan.config.classifier.weights,
             device,
             batch_size=batch_size,
             flip=plan.config.classifier.flip,

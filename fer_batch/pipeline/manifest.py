@@ -8,12 +8,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from fer_batch import __version__
+from fer_batch import __version__, plugins
 from fer_batch.errors import FerError
 from fer_batch.pipeline.plan import Plan
 from fer_batch.records import DecodeReport, MediaFile, MediaInfo, MediaRow, Status
+from fer_batch.storage import urls
 
-PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pillow", "numpy", "pyarrow")
+PACKAGES = (
+    "torch",
+    "decord",
+    "decord2",
+    "av",
+    "opencv-python-headless",
+    "pillow",
+    "numpy",
+    "pyarrow",
+)
 """Packages whose versions can change results."""
 
 
@@ -73,7 +83,7 @@ def media_row(
         report = DecodeReport("none", 0, 0, 0)
     return MediaRow(
         media=file.media,
-        root=str(file.path).removesuffix(file.media).rstrip("/") or "/",
+        root=_root(file),
         kind=file.kind,
         status=status,
         error=error,
@@ -101,6 +111,13 @@ def media_row(
     )
 
 
+def _root(file: MediaFile) -> str:
+    """The input folder or URL that the name of a file is relative to."""
+    if urls.is_url(file.path):
+        return str(file.path).removesuffix(file.media).rstrip("/")
+    return str(file.path.parents[file.media.count("/")])
+
+
 def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, object]:
     """The content of run.json."""
     counts = asdict(summary)
@@ -120,6 +137,8 @@ def run_manifest(plan: Plan, began: datetime, summary: Summary) -> dict[str, obj
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in PACKAGES},
+            **plugins.versions(plugins.DETECTORS, plan.config.detector.name),
+            **plugins.versions(plugins.CLASSIFIERS, plan.config.classifier.weights),
         },
     }
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from fer_batch.config import Config, result_hash
 from fer_batch.errors import MediaError
-from fer_batch.faces.detectors import weights_sha256
+from fer_batch.faces.detectors import check_crop, weights_sha256
 from fer_batch.media import discovery
 from fer_batch.media.decode.decord_decoder import find_decord
-from fer_batch.models.card import ModelCard, find_weights, read_card
+from fer_batch.models.card import Card, find_card
 from fer_batch.records import MediaFile
 from fer_batch.results import store
 
@@ -28,8 +28,7 @@ class Plan:
     config_hash: str
     detector_sha256: str
     """SHA-256 of the detector's weight file; empty where it has none."""
-    weights: Path
-    card: ModelCard
+    card: Card
 
     def without(self, media: Collection[str]) -> Plan:
         """The plan without the files of these names."""
@@ -46,10 +45,11 @@ def make_plan(inputs: Sequence[Path], out: Path, config: Config, *, force: bool 
         force: Process files again that are already done.
 
     Raises:
+        ConfigError: The classifier needs points and the detector gives none, or the configured
+            decoder is not installed.
         MediaError: An input is missing or holds no media.
         StoreError: The output belongs to other files.
         WeightsError: The classifier's weights or their card are missing.
-        ConfigError: The configured decoder is not installed.
     """
     files = discovery.find(inputs)
     if not files:
@@ -67,12 +67,13 @@ def plan_for(files: Sequence[MediaFile], config: Config) -> Plan:
     """A plan to process all of these files.
 
     Raises:
+        ConfigError: The classifier needs points and the detector gives none, or the configured
+            decoder is not installed.
         WeightsError: The classifier's weights or their card are missing.
-        ConfigError: The configured decoder is not installed.
     """
     find_decord(config.decode)
-    weights = find_weights(config.classifier.weights)
-    card = read_card(weights)
+    card = find_card(config.classifier.weights)
+    check_crop(card, config.detector)
     detector_sha256 = weights_sha256(config.detector)
     return Plan(
         todo=tuple(files),
@@ -80,6 +81,5 @@ def plan_for(files: Sequence[MediaFile], config: Config) -> Plan:
         config=config,
         config_hash=result_hash(config, card.sha256, detector_sha256),
         detector_sha256=detector_sha256,
-        weights=weights,
         card=card,
     )

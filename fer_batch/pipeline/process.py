@@ -60,6 +60,12 @@ class Progress:
     share: float
     """The fraction of the work that is done, in [0, 1], by file size."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.n_files_done:,}/{self.n_files:,} files  {self.n_frames:,} frames  "
+            f"{self.n_faces:,} faces  {self.n_frames / self.seconds:,.0f} frames/s"
+        )
+
 
 def process(
     inputs: Sequence[Path],

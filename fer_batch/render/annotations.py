@@ -1,4 +1,4 @@
-"""The faces of a file as the tables have them, smoothed over time so that they can be watched."""
+"""The faces of a file, from the tables, smoothed over time so that they can be watched."""
 
 from __future__ import annotations
 

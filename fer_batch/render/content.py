@@ -10,6 +10,7 @@ import numpy as np
 
 from fer_batch.config import Render
 from fer_batch.emotions import EMOTIONS
+from fer_batch.faces.similarity import Similarity
 from fer_batch.records import Floats, Ints, Seconds
 
 MOST_PANELS = 4
@@ -26,10 +27,8 @@ class FaceMap:
     """(S, S) float32 in [0, 1]."""
     box_px: Floats
     """(4,) x1 y1 x2 y2 of the face."""
-    centre: complex
-    """Centre of the crop as x + iy, in pixels of the frame."""
-    edge: complex
-    """First row of the crop, from its start to its end, as x + iy, in pixels of the frame."""
+    square: Similarity
+    """Where the crop was cut: see `squares`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,11 +49,11 @@ def render(
 
     ``a/b.mov`` becomes ``annotated/a/b.mov.mp4``, and ``b.mp4`` stays ``b.mp4``; JPEG stays JPEG,
     other still images become PNG. A copy that was made by the same version, with the same settings,
-    from the same rows is left alone. A file that fails does not stop the others.
+    from the same rows is not made again. A file that fails does not stop the others.
 
     Args:
         out: Output folder of a run.
-        config: That of the run; what may differ is ``render`` and ``runtime``.
+        config: Configuration of the run; only ``render`` and ``runtime`` may differ from it.
         media: Names of the files to render; None renders all. Several such calls may work on one
             folder at the same time, as long as no file is in two of them.
         force: Also make again what is up to date.
@@ -63,10 +63,10 @@ def render(
         The copies of all these files of which the run has frames, by name.
 
     Raises:
-        RenderError: There is no run in ``out``, a name is not in it, or files failed: these are
-            named, all others done.
+        RenderError: There is no run in ``out``, a name is not in it, or files failed: they are
+            named, and all others are done.
         StoreError: Another run is writing to ``out``, or its tables cannot be read.
-        StoreDiskFullError: No space is left; what was finished stays.
+        StoreDiskFullError: No space is left; finished copies are kept.
     """
     check_run(out)
     with store.lock(out, shared=media is not None):

@@ -1,4 +1,4 @@
-"""Where faces are at any time, also between the frames in which they were found."""
+"""Places of faces at any time, also between the frames in which they were found."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pandas as pd
 from fer_batch.records import Floats
 
 LEAD_S = 0.3
-"""A track is taken to be there this long before its first and after its last face, as detectors
-find a face late and lose it early."""
+"""A track begins this long before its first face and ends this long after its last one, as
+detectors find a face late and lose it early."""
 
 
 class FacePaths:
-    """The way of each track through a file: between two of its faces it moves straight."""
+    """The path of each track, which is straight between two frames with its face."""
 
     def __init__(self, faces: pd.DataFrame) -> None:
         """Sort the faces of one file, from `timeline.load`; a face without a track is its own."""

@@ -81,7 +81,7 @@ def load_explainer(config: Config) -> Explainer | None:
     if not config.render.shows("heatmap"):
         return None
     from fer_batch.explain.explainer import Explainer
-    from fer_batch.models.classifier import pick_device
+    from fer_batch.models.devices import pick_device
 
     weights = find_weights(config.classifier.weights)
     return Explainer(weights, pick_device(config.runtime.device))

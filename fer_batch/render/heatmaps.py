@@ -49,13 +49,13 @@ class Heatmaps:
         emotion = np.array([annotations[n].emotion[m] for n, m in rows], np.int64)
         values = self._explainer.maps(crop(chunk.rgb, faces, card), emotion, "gradcam")
         maps: list[list[FaceMap | None]] = [[None] * len(each.emotion) for each in annotations]
-        places = zip(faces.box_px, *squares(faces, card), strict=True)
-        for (n, m), of_face, place in zip(rows, values, places, strict=True):
+        square = squares(faces, card)
+        for row, ((n, m), of_face) in enumerate(zip(rows, values, strict=True)):
             scaled = of_face / max(float(of_face.max()), 1e-6)
             tracks = annotations[n].track_id
             if tracks is not None:
                 scaled = self._smooth(int(tracks[m]), scaled, float(chunk.pts_s[n]))
-            maps[n][m] = FaceMap(scaled, *place)
+            maps[n][m] = FaceMap(scaled, faces.box_px[row], square[row])
         return [replace(each, maps=some) for each, some in zip(annotations, maps, strict=True)]
 
     def _smooth(self, track: int, values: Floats, pts_s: float) -> Floats:

@@ -33,11 +33,14 @@ class Progress:
 
     n_files_done: int
     n_files: int
-    """Without those that are up to date."""
+    """Files to do, without those that are up to date."""
     n_frames: int
-    """Frames done so far."""
+    """Frames that are done."""
     share: float
     """Part of the work that is done, in [0, 1]."""
+
+    def __str__(self) -> str:
+        return f"{self.n_files_done:,}/{self.n_files:,} files  {self.n_frames:,} frames"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Output:
 
     path: Path
     marker: str
-    """Text in the file that changes with everything that decides how it looks: see `marker`."""
+    """A text in the file. It changes with everything that decides how the file looks: see `marker`.
+    """
 
     def is_current(self) -> bool:
         """Whether the file is there and has this marker."""
@@ -66,7 +70,7 @@ class Output:
 
         Args:
             rgb: (H, W, 3) uint8.
-            is_complete: Whether it shows all that it should; if not, it is made again next time.
+            is_complete: Whether nothing is missing in it; otherwise it is made again next time.
 
         Raises:
             RenderError: It cannot be written.
@@ -104,10 +108,10 @@ class Work:
 
     @contextlib.contextmanager
     def file(self, name: str) -> Iterator[None]:
-        """A block that works on one input file; if it fails, that is noted and the work goes on.
+        """A block that works on one input file. If it fails, the error is kept for `check`.
 
         Raises:
-            StoreDiskFullError: No space is left: that ends the work.
+            StoreDiskFullError: No space is left; this error is not kept.
         """
         self._n_expected_now = 0 if name in self._done else self._n_expected[name]
         self._n_now = 0
@@ -123,20 +127,20 @@ class Work:
         self._report()
 
     def frames_done(self, n: int) -> None:
-        """Count frames of the file at work."""
+        """Count frames of the file that is being worked on."""
         self._n_frames += n
         self._n_now += n
         self._report()
 
     def check(self, n_files: int, what: str) -> None:
-        """See that nothing failed.
+        """Raise an error if files failed.
 
         Args:
             n_files: Number of all files.
-            what: What could not be done with those that failed, such as ``rendered``.
+            what: What could not be done with them, such as ``rendered``.
 
         Raises:
-            RenderError: Files failed; it names them.
+            RenderError: Files failed; the text names each of them, with the reason.
         """
         if self.failures:
             counts = f"{len(self.failures)} of {n_files} files could not be {what}"
@@ -149,13 +153,13 @@ class Work:
 
 
 def marker(*values: object) -> str:
-    """A short text that changes with these values, which JSON can hold, and with our version."""
+    """A short text that changes with these values (of types that JSON has) and with the version."""
     sha256 = hashlib.sha256(json.dumps([__version__, *values]).encode()).hexdigest()
     return f"fer_batch {sha256[:16]}"
 
 
 def check_run(out: Path) -> None:
-    """See that there is something to draw.
+    """Raise an error if there is nothing to draw.
 
     Raises:
         RenderError: There is no run in ``out``.
@@ -188,6 +192,6 @@ def names_of(
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process left in a folder; nobody else may be writing to it."""
+    """Remove unfinished files of a killed process; no other process may write to the folder."""
     for path in folder.rglob(urls.TEMPORARY.format("*")):
         path.unlink()

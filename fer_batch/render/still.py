@@ -25,21 +25,21 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to load
     from fer_batch.explain.explainer import Explainer
 
 LEAD_S = 2.0
-"""Time before a frame from which on frames are drawn too: panels move, labels keep their places and
-maps are smoothed from frame to frame."""
+"""Frames in this time before the wanted one are drawn too, as the places of labels and panels, and
+heatmaps, depend on the frames before."""
 
 
 def annotated_frame(out: Path, config: Config, media: str, at_s: float = 0.0) -> Bytes:
     """The frame that a player shows at a time, as the annotated copy of the file has it.
 
-    Only frames around that time are decoded. Where a label or panel stands may depend on frames
-    that are more than `LEAD_S` older; then it may stand elsewhere than in the copy.
+    Only a few frames are decoded. In rare cases a label or panel stands elsewhere than in the copy:
+    its place there may depend on frames that are more than `LEAD_S` older.
 
     Args:
         out: Output folder of a run.
-        config: That of the run; what may differ is ``render`` and ``runtime``.
+        config: Configuration of the run; only ``render`` and ``runtime`` may differ from it.
         media: Name of the file.
-        at_s: Time in seconds, 0 at the start of the source; without meaning for a still image.
+        at_s: Time in seconds, 0 at the start of the source; ignored for a still image.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -79,15 +79,15 @@ def annotate(
     """Draw faces on a picture, without a run.
 
     Args:
-        rgb: (H, W, 3) uint8 RGB; it stays as it is.
+        rgb: (H, W, 3) uint8 RGB; it is not changed.
         faces: Its M faces.
         probs: (M, 8) float32 in EMOTIONS order, NaN where unknown.
-        settings: Which layers are drawn. Clock and strip need a video: they are left out.
-        track_id: (M,) int64, numbers to write at the faces.
+        settings: Which layers are drawn. Clock and strip are left out, as they need a video.
+        track_id: (M,) int64, the number that is written at each face; None writes none.
         explainer: The network that heatmaps are made with, where `settings` has them.
 
     Returns:
-        (H, W, 3) uint8 RGB, twice as wide where `settings` shows it side by side.
+        (H, W, 3) uint8 RGB, a new picture; twice as wide if `settings` has it side by side.
 
     Raises:
         RenderError: Heatmaps are to be drawn and there is no explainer.
@@ -109,7 +109,10 @@ def annotate(
 
 
 def _spans(row: MediaRow, sampling: Sampling, at_s: float) -> Iterator[Sampling]:
-    """Parts of a video up to a time, each longer than the one before, as its frame may be long."""
+    """Parts of a video that end at a time, each longer than the one before.
+
+    The first may have no frame, where a frame is shown for a long time.
+    """
     end_s = math.nextafter(min(at_s, row.duration_s or math.inf), math.inf)
     end_s = min(end_s, sampling.end_s or math.inf)
     first_s, length_s = sampling.start_s or 0.0, LEAD_S

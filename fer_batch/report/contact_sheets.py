@@ -51,11 +51,11 @@ def make_sheets(
     ``run-001.png`` and so on have a thumbnail of every file, ``images.png`` the strongest faces of
     each emotion among the still images, ``<media>.png`` the strongest moment of each emotion of
     each track of a video. Only frames that are shown are decoded. A sheet that was made by the same
-    version from the same rows is left alone. A file that fails does not stop the others.
+    version from the same rows is not made again. A file that fails does not stop the others.
 
     Args:
         out: Output folder of a run.
-        config: That of the run; what may differ is ``render`` and ``runtime``.
+        config: Configuration of the run; only ``render`` and ``runtime`` may differ from it.
         media: Names of videos: only their sheets are made; None makes all sheets.
         force: Also make again what is up to date.
         on_progress: Called from this thread whenever a frame or file is done.
@@ -65,9 +65,9 @@ def make_sheets(
 
     Raises:
         RenderError: There is no run in ``out``, a name is not that of a video of which it has
-            frames, or files failed: these are named, all others done.
+            frames, or files failed: they are named, and all others are done.
         StoreError: Another run is writing to ``out``, or its tables cannot be read.
-        StoreDiskFullError: No space is left; what was finished stays.
+        StoreDiskFullError: No space is left; finished sheets are kept.
     """
     check_run(out)
     with store.lock(out):

@@ -28,7 +28,7 @@ class RunFiles:
 
         Args:
             out: Output folder of the run.
-            config: That of the run.
+            config: Configuration of the run.
         """
         self.rows = store.media_rows(out)
         self._out = out

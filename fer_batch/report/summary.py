@@ -62,7 +62,7 @@ def make_report(
 
     Args:
         out: Output folder of a run.
-        config: That of the run; ``render.smooth_s`` steadies the timelines.
+        config: Configuration of the run; the timelines are smoothed over ``render.smooth_s``.
         media: Names of videos whose timelines are drawn; None draws the `MOST_TIMELINES` with most
             faces.
         on_progress: Called from this thread whenever a video is done.

@@ -12,7 +12,6 @@ then writes them with one `PartWriter` per part.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -30,7 +29,7 @@ from fer_batch.records import ChunkResult, MediaFile, MediaRow
 from fer_batch.results import tables
 from fer_batch.results.columns import TABLES, VERSION, Name
 from fer_batch.results.parquet import TableFile, keep_only, reading, writing
-from fer_batch.storage import claims, urls
+from fer_batch.storage import claims, locks, urls
 
 IMAGES_PER_PART = 4096
 _REQUESTS = 32
@@ -200,7 +199,8 @@ def forget(out: Path, media: Sequence[str]) -> None:
     gone = set(media)
     if not gone:
         return
-    with writing(out), urls.flocked(out / ".forget.lock", fcntl.LOCK_EX):
+    lock_file = out / ".forget.lock"
+    with writing(out), contextlib.nullcontext() if urls.is_url(out) else locks.locked(lock_file):
         for part, members in _parts(out).items():
             kept = members.keys() - gone
             if len(kept) == len(members):
@@ -289,11 +289,11 @@ def lock(out: Path, *, shared: bool = False) -> Iterator[None]:
             elif out.is_file():
                 raise StoreError(f"{out} is a file: choose a folder for the results with -o")
             urls.make_folder(out)
-            how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
             try:
                 if urls.is_url(out):
                     stack.enter_context(claims.locked(out / ".locks", shared=shared))
-                stack.enter_context(urls.flocked(out / ".lock", how))
+                else:
+                    stack.enter_context(locks.locked(out / ".lock", shared=shared, wait=False))
             except BlockingIOError as error:
                 raise StoreError(
                     f"another run is writing to {out}: wait for it, or choose another folder "

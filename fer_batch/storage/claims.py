@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -262,16 +263,22 @@ def _content(state: State, *, beat: int = 0, share: float = 0.0) -> bytes:
 
 
 def _is_dead(claim: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this host that has ended."""
-    is_here = claim.get("host") == _this_host()
+    """Whether the holder was a process of this host that has ended; False if that is not known."""
+    is_here = _this_host() is not None and claim.get("host") == _this_host()
     return is_here and _started(int(claim["pid"])) != claim["started"]
 
 
 @cache
-def _this_host() -> str:
-    """This boot of this machine, and the container in it."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+def _this_host() -> str | None:
+    """This machine, since its start, and the container in it; None on systems other than Linux.
+
+    There, a holder that has ended is noticed only by its silence.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
 
 
 def _started(pid: int) -> str | None:
@@ -285,4 +292,9 @@ def _started(pid: int) -> str | None:
 
 
 def _now_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    """The time in seconds, by a clock that does not stop while the machine sleeps."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+    return time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import io
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from fer_batch.errors import WeightsError
+from fer_batch.storage import locks
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,7 @@ def fetch(url: str, sha256: str) -> Path:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.with_name(f".{path.name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with locks.locked(path.with_name(f".{path.name}.lock")):
                 if not path.exists():  # nobody fetched it while we waited
                     _download(url, path, sha256)
         if not _has_hash(path, sha256):

@@ -8,7 +8,6 @@ make, no renaming and no locks.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fer_batch.errors import ConfigError
+from fer_batch.extras import how_to_install
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -72,8 +72,8 @@ def path_of(place: Path | str) -> Path:
     except ValueError as error:
         raise ConfigError(f"{place}: there is no protocol {protocol}://") from error
     except ImportError as error:
-        package = "'fer-batch[s3]'" if protocol == "s3" else "the package that it names"
-        raise ConfigError(f"{place}: {error}: pip install {package}") from error
+        wanted = how_to_install("s3fs") if protocol == "s3" else "install the package that it names"
+        raise ConfigError(f"{place}: {error}: {wanted}") from error
     return cast(Path, url)
 
 
@@ -203,12 +203,12 @@ def publish(temporary: Path, path: Path) -> None:
         temporary.unlink()
         return
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+    with contextlib.suppress(OSError):  # Windows and some network file systems cannot sync a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
             os.fsync(folder)
-    finally:
-        os.close(folder)
+        finally:
+            os.close(folder)
 
 
 def make_folder(path: Path) -> None:
@@ -239,17 +239,6 @@ def local_folder(path: Path) -> Iterator[Path]:
         for file in Path(name).rglob("*"):
             if file.is_file():
                 fs.put_file(str(file), f"{key}/{file.relative_to(name).as_posix()}")
-
-
-@contextlib.contextmanager
-def flocked(path: Path, how: int) -> Iterator[None]:
-    """Lock a file, which is made if it is missing; behind a URL nothing is locked."""
-    if is_url(path):
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, how)
-        yield
 
 
 def arrow_source(path: Path) -> tuple[str, Any]:

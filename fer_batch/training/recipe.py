@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fer_batch.emotions import LabelSet
 from fer_batch.errors import ConfigError
-from fer_batch.settings import Settings, merge, validate
+from fer_batch.settings import Settings, find_shipped, merge, validate
 from fer_batch.training.augment import Augment
 
 
@@ -74,9 +74,14 @@ class TrainConfig(Settings):
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a recipe, and replace values by those of ``key=value`` overrides.
 
+    Args:
+        path: YAML file, or the bare name of a recipe that comes with fer_batch.
+        overrides: Settings that replace those of the file.
+
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; every problem is named.
     """
+    path = find_shipped(path, "train")
     values = merge({}, path=path, overrides=overrides)
     if "space" in values:
         raise ConfigError(f"{path} is a sweep, not a recipe: give it to `fer-batch sweep`")

@@ -11,12 +11,11 @@ heartbeats and grid sampler are not used: decision 7.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,8 +34,9 @@ from fer_batch.datasets import Split
 from fer_batch.datasets.pictures import fingerprint
 from fer_batch.errors import ConfigError, StoreError
 from fer_batch.results import store
-from fer_batch.settings import Settings, merge, read_yaml, validate
+from fer_batch.settings import Settings, find_shipped, merge, read_yaml, validate
 from fer_batch.storage import urls
+from fer_batch.storage.locks import locked
 from fer_batch.training.log import Epoch
 from fer_batch.training.recipe import TrainConfig, load_recipe
 from fer_batch.training.train import CHECKPOINT, fit, read_data
@@ -59,7 +59,8 @@ class SweepConfig(Settings):
     """Which settings to try, and how."""
 
     recipe: TrainConfig
-    """Recipe of all trials; in a file also the path of a recipe, relative to that file."""
+    """Recipe of all trials; in a file also the path of a recipe, relative to that file, or the name
+    of a recipe that comes with fer_batch."""
     space: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(min_length=1)
     """Values to try for keys of the recipe; a key of a section is written as section.key."""
     sampler: Literal["grid", "random", "tpe"] = "grid"
@@ -98,19 +99,24 @@ class SweepConfig(Settings):
 
 
 def load_sweep(path: Path) -> SweepConfig:
-    """Read the YAML file of a sweep.
+    """Read a sweep.
+
+    Args:
+        path: YAML file, or the bare name of a sweep that comes with fer_batch.
 
     Raises:
         ConfigError: The file or its recipe cannot be read, or a key or value is wrong.
     """
+    path = find_shipped(path, "sweep")
     values = read_yaml(path)
     if "dataset" in values and "recipe" not in values:
         raise ConfigError(
             f"{path} is a recipe for one training, not a sweep: give it to `fer-batch train`, or "
             f"write a sweep file with `recipe: {path.name}` and `space:`, the values to try"
         )
-    if isinstance(values.get("recipe"), str):
-        values["recipe"] = load_recipe(path.parent / values["recipe"]).model_dump()
+    if isinstance(recipe := values.get("recipe"), str):
+        beside = path.parent / recipe
+        values["recipe"] = load_recipe(beside if beside.exists() else Path(recipe)).model_dump()
     return validate(SweepConfig, values)
 
 
@@ -316,20 +322,16 @@ def _folder(out: Path, number: int) -> Path:
     return out / "trials" / str(number)
 
 
-@contextlib.contextmanager
-def _queue_lock(out: Path) -> Iterator[None]:
+def _queue_lock(out: Path) -> contextlib.AbstractContextManager[object]:
     """Wait until no other worker uses the queue, and keep the others waiting."""
-    with (out / ".queue.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return locked(out / ".queue.lock")
 
 
 def _lock(folder: Path, locks: contextlib.ExitStack) -> bool:
     """Lock a trial until the stack is closed; false if another worker holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = locks.enter_context(folder.with_suffix(".lock").open("w"))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.enter_context(locked(folder.with_suffix(".lock"), wait=False))
     except BlockingIOError:
         return False
     return True

@@ -253,7 +253,7 @@ def test_config_prints_all_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  fps: 5.0\n" in plain
     assert run("config", "--set", "sampling.fps=5", "--commented") == 0
     commented = capsys.readouterr().out
-    assert "# Keep every N-th frame.\n  every: 1\n" in commented
+    assert "# Use every N-th frame.\n  every: 1\n" in commented
     assert yaml.safe_load(commented) == yaml.safe_load(plain)
 
 

@@ -16,7 +16,6 @@ import pytest
 from fer_batch.config import Config, load
 from fer_batch.distributed import pieces
 from fer_batch.errors import DetectorError, StoreError
-from fer_batch.faces.detectors.haar import HaarDetector
 from fer_batch.media import discovery
 from fer_batch.media.decode import FrameReader
 from fer_batch.pipeline import process as pipeline
@@ -26,6 +25,7 @@ from fer_batch.records import DecodeReport, Faces, FrameChunk, Frames, MediaFile
 from fer_batch.results import timeline
 from tests.support import results
 from tests.support.clips import RECIPES, Rgb, clip, cut, numbered, zeroed
+from tests.support.detectors import use_detector
 from tests.support.portraits import SETTINGS, portraits
 
 Made = Callable[[str], Path]
@@ -77,7 +77,7 @@ def find_squares(frames: Frames) -> Faces:
 @pytest.fixture
 def squares(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector for scenes."""
-    monkeypatch.setattr(HaarDetector, "detect", lambda self, frames: find_squares(frames))
+    use_detector(monkeypatch, find_squares)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -262,3 +263,18 @@ def test_a_command_is_heard_while_it_runs() -> None:
     assert ended.exit_code == 2
     assert ended.message == "\n".join(said)
     assert not ended.was_killed
+
+
+def test_a_crash_on_windows_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = subprocess.Popen.wait
+
+    def crashed(self: "subprocess.Popen[str]", timeout: float | None = None) -> int:
+        wait(self, timeout)
+        return 0xC000_0005
+
+    monkeypatch.setattr(subprocess.Popen, "wait", crashed)
+    ended = run_command(
+        ["work", "nowhere", "id", "1", "1", "0", "1"], timeout_s=60, on_log=logging.info
+    )
+    assert ended.was_killed
+    assert ended.said.endswith("stopped by the system: status 0xc0000005")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fer_batch.explain import plots as explain_plots
-from fer_batch.explain.plots import Mean
+from fer_batch.explain.plots import MeanMaps
 from tests.support.datasets_made import photograph
 
 RNG = np.random.default_rng(0)
@@ -18,8 +18,8 @@ PROBS = RNG.dirichlet(np.ones(8)).astype(np.float32)
 MAPS = RNG.random((8, 48, 48), np.float32)
 
 
-def mean() -> Mean:
-    found = Mean()
+def mean() -> MeanMaps:
+    found = MeanMaps()
     found.add(MAPS * 255, {"gradcam": MAPS, "occlusion": MAPS - 0.5})
     return found
 
@@ -70,11 +70,11 @@ def test_pictures_are_pngs_and_leave_no_figure_open(
 def test_mean_and_spread_are_those_of_all_faces() -> None:
     maps = RNG.normal(size=(10, 4, 4)).astype(np.float32)
     faces = RNG.random((10, 4, 4), np.float32)
-    parts = Mean()
+    parts = MeanMaps()
     for rows in (np.s_[:3], np.s_[3:]):
         parts.add(faces[rows], {"saliency": maps[rows]})
     scaled = maps / np.abs(maps).max(axis=(1, 2), keepdims=True)
-    found, spread = parts.of("saliency")
+    found, spread = parts.mean_and_std("saliency")
     assert parts.n == 10
     np.testing.assert_allclose(found, scaled.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(spread, scaled.std(axis=0), atol=1e-6)
@@ -82,9 +82,9 @@ def test_mean_and_spread_are_those_of_all_faces() -> None:
 
 
 def test_map_of_nothing_adds_nothing() -> None:
-    one = Mean()
+    one = MeanMaps()
     one.add(MAPS[:1], {"gradcam": np.zeros_like(MAPS[:1])})
-    assert not np.any(one.of("gradcam"))
+    assert not np.any(one.mean_and_std("gradcam"))
 
 
 def test_strongest_place_is_brightest(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fer_batch.config import Config, load
 from fer_batch.datasets.pictures import load_data
 from fer_batch.errors import ConfigError, ExplainError, StoreError
 from fer_batch.explain.explainer import METHODS, Explainer
-from fer_batch.explain.face_sources import Choice, PictureFaces, RunFaces, joined
+from fer_batch.explain.face_sources import FaceSelection, PictureFaces, RunFaces, rebatch
 from fer_batch.explain.report import ALL, CHANCE, TABLE, explain
 from fer_batch.models.card import find_weights
 from fer_batch.pipeline import process as pipeline
@@ -57,8 +57,8 @@ def explainer() -> Explainer:
     return Explainer(find_weights("default"), CPU)
 
 
-def faces_of(out: Path, explainer: Explainer, **choice: object) -> RunFaces:
-    return RunFaces(out, CONFIG, explainer.card, Choice(**choice))  # type: ignore[arg-type]
+def faces_of(out: Path, explainer: Explainer, **selection: object) -> RunFaces:
+    return RunFaces(out, CONFIG, explainer.card, FaceSelection(**selection))  # type: ignore[arg-type]
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def read(folder: Path) -> pd.DataFrame:
 def test_every_face_of_a_run_is_explained_from_its_own_pixels(
     finished: Path, tmp_path: Path, explainer: Explainer
 ) -> None:
-    faces = faces_of(finished / "out", explainer, pictures=0)
+    faces = faces_of(finished / "out", explainer, max_drawn=0)
     summary = explain(faces, explainer, tmp_path, ["gradcam", "saliency"])
     table = read(tmp_path)
     seen = timeline.load(finished / "out").astype({"media": str, "emotion": str})
@@ -91,8 +91,8 @@ def test_every_face_of_a_run_is_explained_from_its_own_pixels(
 
 
 def test_table_says_what_made_it(finished: Path, tmp_path: Path, explainer: Explainer) -> None:
-    for pictures in (2, 1):
-        faces = faces_of(finished / "out", explainer, sample=2, pictures=pictures)
+    for n in (2, 1):
+        faces = faces_of(finished / "out", explainer, sample=2, max_drawn=n)
         explain(faces, explainer, tmp_path, ["gradcam"])
     metadata = pq.read_schema(tmp_path / TABLE).metadata
     assert explainer.card.sha256.encode() in metadata[b"fer_batch.model_card"]
@@ -108,7 +108,7 @@ def test_table_says_what_made_it(finished: Path, tmp_path: Path, explainer: Expl
 def test_frames_at_chosen_times(finished: Path, tmp_path: Path, explainer: Explainer) -> None:
     """Frames are shown from their own time to that of the next."""
     times = (0.0, 3.4 / 30, (N_FRAMES - 0.5) / 30)
-    faces = faces_of(finished / "out", explainer, at_s=times, medias=("one.mp4",))
+    faces = faces_of(finished / "out", explainer, at_s=times, media=("one.mp4",))
     explain(faces, explainer, tmp_path, ["gradcam"])
     table = read(tmp_path).query("method == 'gradcam'")
     assert table["frame_index"].value_counts().to_dict() == {0: 1, 3: 1, N_FRAMES - 1: 1}
@@ -123,7 +123,7 @@ def test_frames_at_chosen_times(finished: Path, tmp_path: Path, explainer: Expla
 
 def test_any_emotion_can_be_explained(finished: Path, tmp_path: Path, explainer: Explainer) -> None:
     faces = faces_of(
-        finished / "out", explainer, emotion="fear", medias=("day 1/still.png",), pictures=1
+        finished / "out", explainer, emotion="fear", media=("day 1/still.png",), max_drawn=1
     )
     explain(faces, explainer, tmp_path, ["gradcam"])
     table = read(tmp_path)
@@ -135,7 +135,7 @@ def test_any_emotion_can_be_explained(finished: Path, tmp_path: Path, explainer:
 
 def test_sample_is_of_this_size_and_always_the_same(finished: Path, explainer: Explainer) -> None:
     def keys() -> list[tuple[str, int, int]]:
-        faces = faces_of(finished / "out", explainer, sample=7, pictures=2)
+        faces = faces_of(finished / "out", explainer, sample=7, max_drawn=2)
         assert len(faces) == 7
         batches = list(faces)
         assert sum(int(batch.is_drawn.sum()) for batch in batches) == 2
@@ -151,9 +151,9 @@ def test_sample_is_of_this_size_and_always_the_same(finished: Path, explainer: E
     assert keys() == keys()
 
 
-def test_joined_batches_hold_the_same_faces(finished: Path, explainer: Explainer) -> None:
+def test_larger_batches_hold_the_same_faces(finished: Path, explainer: Explainer) -> None:
     faces = faces_of(finished / "out", explainer)
-    small, large = list(faces), list(joined(faces, 10))
+    small, large = list(faces), list(rebatch(faces, 10))
     assert all(len(batch) >= 10 for batch in large[:-1])
     assert [name for batch in large for name in batch.media] == [
         name for batch in small for name in batch.media
@@ -164,7 +164,7 @@ def test_joined_batches_hold_the_same_faces(finished: Path, explainer: Explainer
 
 
 def test_tracks_share_the_pictures(finished: Path, explainer: Explainer) -> None:
-    faces = faces_of(finished / "out", explainer, pictures=6)
+    faces = faces_of(finished / "out", explainer, max_drawn=6)
     batches = list(faces)
     drawn = {
         (batch.media[row], int(batch.track_id[row]), int(batch.face_index[row]))
@@ -185,7 +185,7 @@ def test_a_file_that_fails_does_not_stop_the_others(
     moved = table.set_column(1, "root", [[str(source)]])
     pq.write_table(moved.cast(table.schema), path)
     assert row.root != str(source)
-    faces = faces_of(copy, explainer, pictures=0)
+    faces = faces_of(copy, explainer, max_drawn=0)
     with pytest.raises(ExplainError, match=r"1 files could not .*\none\.mp4: .*has changed since"):
         explain(faces, explainer, tmp_path / "explained", ["gradcam"])
     assert set(read(tmp_path / "explained")["media"]) == {"day 1/two.mp4", "day 1/still.png"}
@@ -193,10 +193,12 @@ def test_a_file_that_fails_does_not_stop_the_others(
 
 
 def test_run_of_which_nothing_is_left(copy: Path, tmp_path: Path, explainer: Explainer) -> None:
-    explain(faces_of(copy, explainer, sample=1, pictures=0), explainer, tmp_path / "a", ["gradcam"])
+    explain(
+        faces_of(copy, explainer, sample=1, max_drawn=0), explainer, tmp_path / "a", ["gradcam"]
+    )
     table = pq.read_table(path := next((copy / "media").glob(f"*{store.part_id(['one.mp4'])}*")))
     pq.write_table(table.set_column(1, "root", [["/gone"]]).cast(table.schema), path)
-    faces = faces_of(copy, explainer, medias=("one.mp4",))
+    faces = faces_of(copy, explainer, media=("one.mp4",))
     with pytest.raises(
         ExplainError, match=r"no face could be explained:\none\.mp4: .*No such file"
     ):
@@ -207,30 +209,30 @@ def test_run_of_which_nothing_is_left(copy: Path, tmp_path: Path, explainer: Exp
 def test_other_weights_than_those_of_the_run_are_refused(finished: Path, tmp_path: Path) -> None:
     other = Explainer(make_weights(tmp_path), CPU)
     with pytest.raises(ExplainError, match="made with other weights"):
-        RunFaces(finished / "out", Config(), other.card, Choice())
+        RunFaces(finished / "out", Config(), other.card, FaceSelection())
 
 
 @pytest.mark.parametrize(
-    "choice, says",
+    "selection, says",
     [
-        ({"medias": ("none.mp4",)}, r"no results of none\.mp4"),
-        ({"medias": ("day 1/still.png",), "at_s": (1.0,)}, "no face at these times"),
+        ({"media": ("none.mp4",)}, r"no results of none\.mp4"),
+        ({"media": ("day 1/still.png",), "at_s": (1.0,)}, "no face at these times"),
         (
-            {"medias": ("one.mp4",), "at_s": (0.0, 99.0)},
+            {"media": ("one.mp4",), "at_s": (0.0, 99.0)},
             "no frame at 99 s: the longest",
         ),
     ],
 )
 def test_nothing_to_explain(
-    finished: Path, explainer: Explainer, choice: dict[str, object], says: str
+    finished: Path, explainer: Explainer, selection: dict[str, object], says: str
 ) -> None:
     with pytest.raises(ExplainError, match=says):
-        faces_of(finished / "out", explainer, **choice)
+        faces_of(finished / "out", explainer, **selection)
 
 
 def test_unknown_emotion_is_refused() -> None:
     with pytest.raises(ConfigError, match="'joy'"):
-        Choice(emotion="joy")
+        FaceSelection(emotion="joy")
 
 
 def test_labelled_pictures(tmp_path: Path, explainer: Explainer) -> None:
@@ -240,7 +242,7 @@ def test_labelled_pictures(tmp_path: Path, explainer: Explainer) -> None:
             face = Image.fromarray(portrait(1, number)).crop((10, 150, 160, 300))
             face.rotate(5 * number).save(tmp_path / "in" / "test" / name / f"{number}.png")
     data = load_data("folders", tmp_path / "in", size_px=48, splits=("test",))
-    faces = PictureFaces(data.pictures["test"], explainer, Choice(pictures=1), batch_size=4)
+    faces = PictureFaces(data.pictures["test"], explainer, FaceSelection(max_drawn=1), batch_size=4)
     summary = explain(faces, explainer, tmp_path / "out", ["gradcam"])
     table = read(tmp_path / "out").query("method == 'gradcam'")
     assert sorted(table["media"]) == sorted(data.pictures["test"].paths)

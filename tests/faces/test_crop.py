@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer_batch.config import Detector
-from fer_batch.errors import ConfigError
-from fer_batch.faces.crop import check_crop, crop
+from fer_batch.faces.crop import crop
 from fer_batch.models.card import ModelCard
 from fer_batch.records import Faces
 from tests.support.cards import card
@@ -260,11 +258,3 @@ def test_no_aligned_faces_no_crops() -> None:
 def test_faces_without_points_cannot_be_aligned() -> None:
     with pytest.raises(ValueError, match=r"tiny .* points"):
         crop([ramp()], faces((10, 10, 60, 60)), card(crop="points"))
-
-
-def test_detector_has_to_give_what_the_card_wants() -> None:
-    with pytest.raises(ConfigError, match=r"tiny .* detector\.name=haar"):
-        check_crop(card(crop="points"), Detector(name="haar"))
-    for detector in ("retinaface", "yunet"):
-        check_crop(card(crop="points"), Detector(name=detector))
-    check_crop(card(), Detector(name="haar"))

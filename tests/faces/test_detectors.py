@@ -1,12 +1,23 @@
-"""The Haar detector on real faces and on pictures that hold none."""
+"""The registry of detectors; the Haar detector on real faces and on pictures that hold none."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from skimage import data
 
-from fer_batch.config import Detector, Haar
-from fer_batch.faces.detectors import build_detector
+from fer_batch.config import BUILT_IN_DETECTORS, Detector, Haar
+from fer_batch.errors import ConfigError, WeightsError
+from fer_batch.faces.detectors import (
+    BUILT_IN,
+    build_detector,
+    check_crop,
+    find_detector,
+    weights_sha256,
+)
+from tests.support.cards import card
 
 ASTRONAUT = data.astronaut()
 NOSE = (223, 120)  # x, y in the portrait
@@ -59,3 +70,35 @@ def test_pictures_without_a_face(shape: tuple[int, ...]) -> None:
 
 def test_no_frames_no_faces() -> None:
     assert len(detector().detect([])) == 0
+
+
+def test_every_section_of_the_configuration_has_its_detector() -> None:
+    assert tuple(BUILT_IN) == BUILT_IN_DETECTORS
+    for name, spec in BUILT_IN.items():
+        assert type(getattr(Detector(), name)) is spec.settings
+
+
+def test_looking_into_the_registry_loads_no_network() -> None:
+    code = """
+import sys
+from fer_batch.config import Detector
+from fer_batch.faces import detectors
+for name, spec in detectors.BUILT_IN.items():
+    assert spec.advice and detectors.weights_sha256(Detector(name=name)) == ""
+assert not {"torch", "cv2"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_detector_has_to_give_what_the_card_wants() -> None:
+    with pytest.raises(ConfigError, match=r"tiny .* detector\.name=haar .*retinaface or yunet"):
+        check_crop(card(crop="points"), Detector(name="haar"))
+    for name in BUILT_IN:
+        check_crop(
+            card(crop="points" if find_detector(name).gives_points else "box"), Detector(name=name)
+        )
+
+
+def test_weights_of_a_detector_that_cannot_be_read() -> None:
+    with pytest.raises(WeightsError, match=r"detector\.yunet: .*nowhere\.onnx"):
+        weights_sha256(Detector(name="yunet", yunet={"weights": "nowhere.onnx"}))

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import base64
-import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fer_batch_flows import artifacts
 from PIL import Image
-from prefect import flow
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.testing.utilities import prefect_test_harness
 
 from fer_batch.config import Config
 from fer_batch.report.summary import make_report
-from tests.support import ROOT
 from tests.support.results import chunk, finish, row, still, write
 
 HOSTILE = "a|b `c` [d](e).mp4"
@@ -39,18 +34,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def artifacts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module, imported as flows are: from the root of the repository."""
-    monkeypatch.syspath_prepend(ROOT)
-    from flows import artifacts
-
-    yield artifacts
-    for name in ("flows", "flows.artifacts"):
-        sys.modules.pop(name)
-
-
-@pytest.fixture
-def made(artifacts: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What would be sent to Prefect, by key."""
     sent: dict[str, Any] = {}
 
@@ -62,9 +46,7 @@ def made(artifacts: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return sent
 
 
-def test_the_summary_has_paths_for_links(
-    artifacts: Any, made: dict[str, Any], output: Path
-) -> None:
+def test_the_summary_has_paths_for_links(made: dict[str, Any], output: Path) -> None:
     artifacts.publish(output)
     assert f"- rows of faces: `{output}/faces`" in made["summary"]
     assert "- `z.mp4` failed: `no header`" in made["summary"]
@@ -72,7 +54,7 @@ def test_the_summary_has_paths_for_links(
     assert "crowd.mp4" not in made["summary"]
 
 
-def test_the_table_begins_with_problems(artifacts: Any, made: dict[str, Any], output: Path) -> None:
+def test_the_table_begins_with_problems(made: dict[str, Any], output: Path) -> None:
     artifacts.publish(output)
     files = {line["file"]: line for line in made["files"]}
     assert list(files) == ["`z.mp4`", r"`a\x7cb \x60c\x60 [d](e).mp4`", "`b.png`", "`crowd.mp4`"]
@@ -83,7 +65,7 @@ def test_the_table_begins_with_problems(artifacts: Any, made: dict[str, Any], ou
 
 
 def test_timelines_are_few_pictures_with_most_faces_first(
-    artifacts: Any, made: dict[str, Any], output: Path, monkeypatch: pytest.MonkeyPatch
+    made: dict[str, Any], output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifacts.publish(output)
     pictures = [part.split(")")[0] for part in made["timelines"].split("base64,")[1:]]
@@ -92,35 +74,14 @@ def test_timelines_are_few_pictures_with_most_faces_first(
     assert crowd == (timelines / "crowd.mp4.png").read_bytes()
     assert hostile == (timelines / f"{HOSTILE}.png").read_bytes()
     assert Image.open(BytesIO(crowd)).format == "PNG"
-    monkeypatch.setattr(artifacts, "PICTURES_BYTES", len(pictures[0]))
+    monkeypatch.setattr(artifacts, "MAX_PICTURES_BYTES", len(pictures[0]))
     artifacts.publish(output)
     assert made["timelines"].count("base64") == 1
 
 
 def test_a_large_table_is_cut(
-    artifacts: Any, made: dict[str, Any], output: Path, monkeypatch: pytest.MonkeyPatch
+    made: dict[str, Any], output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "MOST_FILES", 1)
+    monkeypatch.setattr(artifacts, "MAX_FILES", 1)
     artifacts.publish(output)
     assert [line["file"] for line in made["files"]] == ["`z.mp4`"]
-
-
-@pytest.mark.slow
-def test_prefect_takes_them(artifacts: Any, output: Path) -> None:
-    @flow
-    def publish() -> None:
-        artifacts.publish(output)
-
-    with prefect_test_harness(server_startup_timeout=120):
-        run = publish(return_state=True)
-        ours = ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=[run.state_details.flow_run_id])
-        )
-        with get_client(sync_client=True) as client:
-            found = {each.key: each for each in client.read_artifacts(artifact_filter=ours)}
-    assert {key: each.type for key, each in found.items()} == {
-        "summary": "markdown",
-        "files": "table",
-        "timelines": "markdown",
-    }
-    assert all(each.description == f"`{output}`" for each in found.values())

@@ -10,7 +10,7 @@ from fer_batch.emotions import EMOTIONS, LABEL_SETS
 from fer_batch.errors import ConfigError, WeightsError
 from fer_batch.models import weights
 from fer_batch.models.card import find_weights, read_card
-from fer_batch.models.classifier import Classifier, pick_device
+from fer_batch.models.classifier import Classifier
 from fer_batch.models.networks import build_network
 from tests.support.cards import make_weights, room_for
 
@@ -24,6 +24,16 @@ def classifier(path: Path, *, batch_size: int = 64, flip: bool = False) -> Class
 @pytest.fixture
 def crops() -> torch.Tensor:
     return torch.randn(10, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+
+
+def test_face_has_the_same_probabilities_in_any_batch(tmp_path: Path) -> None:
+    crops = torch.randn(21, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    ours = classifier(make_weights(tmp_path), flip=True)
+    expected = ours(crops)
+    for size in (1, 3, 7, 8, 9):
+        parts = [ours(part) for part in crops.split(size)]
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+    np.testing.assert_array_equal(ours(crops.flip(0)), expected[::-1])
 
 
 def test_short_memory_makes_smaller_batches_with_the_same_result(
@@ -133,9 +143,3 @@ def test_temperature_softens(tmp_path: Path, crops: torch.Tensor) -> None:
 
 def test_no_faces_no_probabilities(tmp_path: Path) -> None:
     assert classifier(make_weights(tmp_path))(torch.empty(0, 1, 48, 48)).shape == (0, 8)
-
-
-@pytest.mark.parametrize("name", ["cuda:99", "tpu", "mps", "gpu 0"])
-def test_device_that_is_not_there_is_an_error(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"runtime\.device"):
-        pick_device(name)

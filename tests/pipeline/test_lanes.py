@@ -17,6 +17,7 @@ from fer_batch.pipeline.lanes import Lanes, Resources
 from fer_batch.pipeline.plan import Plan, make_plan
 from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Faces, Floats, Frames
+from tests.support.detectors import use_detector
 from tests.support.portraits import SETTINGS, portrait
 
 TOGETHER_S = 20
@@ -61,7 +62,7 @@ def test_answers_are_those_of_the_foreground(plan: Plan, device: str) -> None:
     frames = [portrait(n, number) for number, n in enumerate((1, 0, 3, 2, 0, 1))]
     faces = HaarDetector(plan.config.detector.haar).detect(frames)
     crops = crop(frames, faces, plan.card)
-    probs = Classifier(plan.weights, torch.device("cpu"), batch_size=64, flip=False)(crops)
+    probs = Classifier("default", torch.device("cpu"), batch_size=64, flip=False)(crops)
     with start(plan, device=device, threads=3, batch_size=2) as working:
         found = working.detect(frames).result()
         np.testing.assert_array_equal(found.frame_row, faces.frame_row)
@@ -80,7 +81,7 @@ def test_detection_and_classification_go_on_at_the_same_time(
         meeting.wait(TOGETHER_S)
         n_threads.append((torch.get_num_threads(), cv2.getNumThreads()))
 
-    def detect(self: HaarDetector, frames: Frames) -> Faces:
+    def detect(frames: Frames) -> Faces:
         meet()
         return Faces.join([], [])
 
@@ -88,7 +89,7 @@ def test_detection_and_classification_go_on_at_the_same_time(
         meet()
         return np.empty((0, 8), np.float32)
 
-    monkeypatch.setattr(HaarDetector, "detect", detect)
+    use_detector(monkeypatch, detect)
     monkeypatch.setattr(Classifier, "__call__", classify)
     before = torch.get_num_threads(), cv2.getNumThreads()
     with start(plan, threads=3) as working:
@@ -104,12 +105,12 @@ def test_leaving_early_gives_up_what_was_not_begun(
 ) -> None:
     began, go_on = threading.Event(), threading.Event()
 
-    def slow(self: HaarDetector, frames: Frames) -> Faces:
+    def slow(frames: Frames) -> Faces:
         began.set()
         go_on.wait(TOGETHER_S)
         return Faces.join([], [])
 
-    monkeypatch.setattr(HaarDetector, "detect", slow)
+    use_detector(monkeypatch, slow)
     with start(plan, threads=1) as working:
         faces = working.detect([portrait(0)] * 50)
         assert began.wait(TOGETHER_S)
@@ -119,9 +120,9 @@ def test_leaving_early_gives_up_what_was_not_begun(
 
 
 def test_error_of_a_lane_is_that_of_the_result(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: HaarDetector, frames: Frames) -> Faces:
+    def fail(frames: Frames) -> Faces:
         raise RuntimeError("a mistake in the detector")
 
-    monkeypatch.setattr(HaarDetector, "detect", fail)
+    use_detector(monkeypatch, fail)
     with start(plan, threads=2) as working, pytest.raises(RuntimeError, match="a mistake"):
         working.detect([portrait(0)] * 3).result()

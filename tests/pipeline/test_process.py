@@ -24,6 +24,7 @@ from fer_batch.records import Faces, Frames
 from fer_batch.results import store, timeline
 from tests.support.clips import clip, cut
 from tests.support.cluster import KILLS
+from tests.support.detectors import use_detector
 from tests.support.portraits import SETTINGS, portrait, portraits
 
 CONFIG = load(None, [*SETTINGS, "decode.segment_frames=10"])
@@ -210,14 +211,14 @@ def test_one_bad_file_takes_no_other_down(
 def test_detector_error_fails_its_file_only(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detect = HaarDetector.detect
+    haar = HaarDetector(CONFIG.detector.haar)
 
-    def picky(self: HaarDetector, frames: Frames) -> Faces:
-        if any(len(detect(self, [frame])) == 3 for frame in frames):
+    def picky(frames: Frames) -> Faces:
+        if any(len(haar.detect([frame])) == 3 for frame in frames):
             raise DetectorError("three are too many")
-        return detect(self, frames)
+        return haar.detect(frames)
 
-    monkeypatch.setattr(HaarDetector, "detect", picky)
+    use_detector(monkeypatch, picky)
     summary = pipeline.process([folder], tmp_path, CONFIG)
     assert [(p.media, p.error) for p in summary.problems] == [
         ("day 3/clip.mp4", "three are too many"),
@@ -248,10 +249,10 @@ def test_stop_keeps_what_is_complete_and_the_next_run_goes_on(
 def test_full_queue_and_failing_loop_leave_no_thread(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: HaarDetector, frames: Frames) -> Faces:
+    def fail(frames: Frames) -> Faces:
         raise RuntimeError("a mistake in the detector")
 
-    monkeypatch.setattr(HaarDetector, "detect", fail)
+    use_detector(monkeypatch, fail)
     with pytest.raises(RuntimeError, match="a mistake"):
         pipeline.process([folder], tmp_path, load(None, ["runtime.buffer_mb=0.1"]))
     assert store.media_rows(tmp_path) == []

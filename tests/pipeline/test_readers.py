@@ -48,7 +48,7 @@ def frames_of(items: list[Chunk | EndOfFile]) -> list[FrameChunk]:
 
 @pytest.mark.parametrize("readers", [1, 2, 5])
 @pytest.mark.parametrize("buffer_mb", [0.01, 10])
-def test_all_kinds_of_clips_read_in_parts_are_what_they_are_as_a_whole(
+def test_clips_read_in_segments_are_the_same_as_read_by_one_thread(
     made: Made, readers: int, buffer_mb: float
 ) -> None:
     files = [discovery.find([made(name)])[0] for name in RECIPES]
@@ -58,10 +58,10 @@ def test_all_kinds_of_clips_read_in_parts_are_what_they_are_as_a_whole(
     for file in files:
         with FrameReader(file, CONFIG.sampling, CONFIG.decode) as alone:
             whole = list(alone)
-        parts = frames_of(items[file.media])
+        chunks = frames_of(items[file.media])
         for name in ("rgb", "frame_index", "pts_s", "is_damaged"):
             np.testing.assert_array_equal(
-                np.concatenate([getattr(chunk, name) for chunk in parts]),
+                np.concatenate([getattr(chunk, name) for chunk in chunks]),
                 np.concatenate([getattr(chunk, name) for chunk in whole]),
             )
         end = items[file.media][-1]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fer_batch.explain.explainer import Explainer
+from fer_batch.faces.similarity import Similarity
 from fer_batch.models.card import find_weights
 from fer_batch.records import Floats, FrameChunk
 from fer_batch.render.content import Annotation, FaceMap
@@ -22,7 +23,7 @@ def test_a_map_lies_where_its_crop_was_cut(turn_deg: float, zoom: float) -> None
     values = np.zeros((SIDE, SIDE), np.float32)
     values[6:10, 22:26] = 1
     frame = np.full((160, 200, 3), 40, np.uint8)
-    colour(frame, FaceMap(values, np.float32([0, 0, 200, 160]), centre, edge))
+    colour(frame, FaceMap(values, np.float32([0, 0, 200, 160]), Similarity(edge, centre)))
     change = np.abs(frame.astype(int) - 40).sum(axis=2)
     y, x = (np.average(axis + 0.5, weights=change) for axis in np.indices(change.shape))
     expected = centre + edge * (complex(24, 8) / SIDE - 0.5 - 0.5j)
@@ -33,7 +34,7 @@ def test_nothing_is_coloured_outside_the_box_nor_where_the_map_is_0() -> None:
     frame = np.full((160, 200, 3), 40, np.uint8)
     values = np.ones((SIDE, SIDE), np.float32)
     values[:, SIDE // 2 :] = 0
-    colour(frame, FaceMap(values, np.float32([60, 50, 140, 110]), 100 + 80j, 100 + 0j))
+    colour(frame, FaceMap(values, np.float32([60, 50, 140, 110]), Similarity(100 + 0j, 100 + 80j)))
     rows, columns = np.nonzero((frame != 40).any(axis=2))
     assert (rows.min(), rows.max(), columns.min()) == (50, 109, 60)
     assert columns.max() <= 102
@@ -42,7 +43,7 @@ def test_nothing_is_coloured_outside_the_box_nor_where_the_map_is_0() -> None:
 def test_box_that_left_the_frame_is_no_error() -> None:
     frame = np.full((20, 20, 3), 40, np.uint8)
     values = np.ones((SIDE, SIDE), np.float32)
-    colour(frame, FaceMap(values, np.float32([-30, -30, -10, -10]), -20 - 20j, 20 + 0j))
+    colour(frame, FaceMap(values, np.float32([-30, -30, -10, -10]), Similarity(20 + 0j, -20 - 20j)))
     assert (frame == 40).all()
 
 

@@ -1,4 +1,4 @@
-"""What makers of pictures have in common: markers in files, progress, failures."""
+"""Files made from a run: their markers, the progress of making them, failures."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_output_that_is_not_complete_is_never_current(tmp_path: Path) -> None:
     assert not output.is_current()
 
 
-def test_work_goes_on_after_a_failure_and_ends_at_the_whole() -> None:
+def test_work_goes_on_after_a_failure_and_ends_at_1() -> None:
     seen: list[Progress] = []
     work = Work({"a": 10, "b": 30}, seen.append)
     with work.file("a"):

@@ -201,8 +201,8 @@ def test_of_a_large_run_little_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(store, "read", spy)
     make_report(finish(tmp_path), Config(), on_progress=progress.append)
     text = summary(tmp_path)
-    assert all(medias is not None for name, medias in asked if name != "media")
-    assert {media for name, medias in asked if name == "faces" for media in medias} == {
+    assert all(names is not None for name, names in asked if name != "media")
+    assert {media for name, names in asked if name == "faces" for media in names} == {
         *("3.mp4", "4.mp4", "5.mp4")
     }
     assert list(files_table(text)) == ["3.mp4", "4.mp4", "5.mp4"]

@@ -103,6 +103,18 @@ def test_what_a_killed_process_held_is_free_at_once(
     assert claim.generation == 2
 
 
+def test_on_other_systems_a_killed_process_is_noticed_by_its_silence(
+    folder: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_this_host", lambda: None)
+    watching = Claims(folder, LEASE_S)
+    holder.kill()
+    holder.wait()
+    assert watching.take("a") is None
+    time.sleep(1.5 * LEASE_S)
+    assert watching.take("a")
+
+
 def test_a_process_that_comes_back_has_lost(
     folder: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

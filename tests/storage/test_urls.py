@@ -443,7 +443,8 @@ def test_missing_package_is_named() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "pip install 'fer-batch[s3]'" in done.stderr
+    assert "pip install" in done.stderr
+    assert "[s3]'" in done.stderr
 
 
 KILLED = """

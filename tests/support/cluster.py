@@ -101,7 +101,7 @@ class Cluster:
         A machine that is too busy for heartbeats is not taken for a dead one.
         """
         self.start_server()
-        command = [sys.executable, "-m", "flows.deploy"]
+        command = [sys.executable, "-m", "fer_batch", "deploy"]
         subprocess.run(command, cwd=ROOT, env=self._environment, check=True)
         for automation in self.ask("automations/filter", "POST", limit=10):
             self.ask(f"automations/{automation['id']}", "PATCH", enabled=False)

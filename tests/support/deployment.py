@@ -1,4 +1,4 @@
-"""A Prefect server and workers with the deployments, as `make serve` sets them up."""
+"""A Prefect server and workers with the deployments, as `fer-batch serve` sets them up."""
 
 import contextlib
 import json
@@ -16,6 +16,9 @@ from typing import Any
 
 from tests.support import ROOT
 
+SOURCES = os.pathsep.join(map(str, (ROOT, ROOT / "flows")))
+"""Where Python finds the packages of this repository."""
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -23,6 +26,10 @@ class Deployed:
 
     api: str
     environment: dict[str, str]
+    python: str | Path = sys.executable
+    """The one that has fer_batch."""
+    folder: Path = ROOT
+    """Where commands run."""
 
     def run(self, deployment: str, **parameters: object) -> tuple[str, str]:
         """Type and message of the state in which a run with these parameters ended."""
@@ -56,8 +63,8 @@ class Deployed:
 
     def prefect(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-            cwd=ROOT,
+            [self.python, "-m", "prefect", "--no-prompt", *arguments],
+            cwd=self.folder,
             env=self.environment,
             capture_output=True,
             text=True,
@@ -70,18 +77,28 @@ class Deployed:
 
 
 @contextlib.contextmanager
-def deployed_in(home: Path) -> Iterator[Deployed]:
-    """Serve all of it with Prefect's home in this folder, and stop it in the end."""
+def deployed_in(
+    home: Path, *, python: str | Path = sys.executable, folder: Path = ROOT, sources: str = SOURCES
+) -> Iterator[Deployed]:
+    """Serve all of it, and stop it in the end.
+
+    Args:
+        home: Prefect's home.
+        python: The one that has fer_batch.
+        folder: Where it is started.
+        sources: The PYTHONPATH.
+    """
     port = free_port("127.0.0.1")
     api = f"http://127.0.0.1:{port}/api"
     environment = environment_for(api, home) | {
         "CUDA_VISIBLE_DEVICES": "0,1",  # two workers, also where there are fewer GPUs
+        "PYTHONPATH": sources,
     }
     with (
         (home / "serve.log").open("w+", encoding="utf-8") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "flows.serve", "--port", str(port)],
-            cwd=ROOT,
+            [python, "-m", "fer_batch", "serve", "--port", str(port)],
+            cwd=folder,
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -91,7 +108,7 @@ def deployed_in(home: Path) -> Iterator[Deployed]:
             while "Served at" not in (said := Path(log.name).read_text(encoding="utf-8")):
                 assert serving.poll() is None, said
                 time.sleep(0.5)
-            yield Deployed(api, environment)
+            yield Deployed(api, environment, python, folder)
         finally:
             serving.terminate()
             serving.wait(60)
@@ -111,7 +128,7 @@ def environment_for(api: str, home: Path) -> dict[str, str]:
         **{key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")},
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": api,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": SOURCES,
     }
 
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from fer_batch.errors import ConfigError, StoreError
+from fer_batch.settings import CONFIGS
 from fer_batch.training import train
 from fer_batch.training.recipe import load_recipe
 from fer_batch.training.sweep import SweepConfig, load_sweep, sweep
 from tests.support.bars import bars_recipe, make_bars
 
 CPU = torch.device("cpu")
-SWEEPS = sorted((Path(__file__).parents[2] / "configs" / "sweep").glob("*.yaml"))
+SWEEPS = sorted(path.stem for path in CONFIGS.glob("sweep/*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +214,14 @@ def test_recipe_is_found_beside_the_sweep(tmp_path: Path) -> None:
     assert recipe.augment.erase == 0.5
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_shipped_sweeps_are_valid(path: Path) -> None:
-    assert load_sweep(path).space
+def test_the_recipe_of_a_sweep_may_be_a_shipped_one(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("recipe: fer2013-six\nspace: {seed: [1, 2]}")
+    assert load_sweep(tmp_path / "sweep.yaml").recipe.name == "fer2013-six"
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_shipped_sweeps_have_names(name: str) -> None:
+    assert load_sweep(Path(name)).space
 
 
 WORKER = """

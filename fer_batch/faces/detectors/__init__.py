@@ -1,25 +1,35 @@
-"""Face detectors: one protocol, one builder."""
+"""Face detectors: their protocol, the registry, and what is done with it.
+
+Looking into the registry loads neither torch nor OpenCV: a detector is imported when it is built.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import BaseModel
+
+from fer_batch import plugins
 from fer_batch.config import Detector as DetectorConfig
-from fer_batch.errors import WeightsError
+from fer_batch.config import Haar, RetinaFace, YuNet
+from fer_batch.errors import ConfigError, WeightsError
+from fer_batch.models.card import Card
 from fer_batch.records import Faces, Frames
 
-if TYPE_CHECKING:  # a process that only plans holds no networks
+if TYPE_CHECKING:
     import torch
 
 
 class Detector(Protocol):
-    """Finds the faces of a batch of frames; several threads may ask at once."""
+    """Finds the faces of a batch of frames; several threads may call it at once."""
 
-    name: str
     batch_frames: int
-    """Frames that are worth asking for together."""
+    """Number of frames that are best detected together."""
 
     def detect(self, frames: Frames) -> Faces:
         """Faces of every frame.
@@ -37,21 +47,83 @@ class Detector(Protocol):
         ...
 
 
-def weights_sha256(config: DetectorConfig) -> str:
-    """Hash of the weight file that the configuration names; empty where it names none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorSpec:
+    """What is known of a detector before it is loaded."""
+
+    create: Callable[[Any, torch.device], Detector]
+    """Called with its settings and the device; imports the detector only then."""
+    settings: type[BaseModel]
+    """Its section of the configuration."""
+    gives_points: bool
+    """Whether its faces have five points."""
+    uses_gpu: bool
+    """Whether it runs on the device of the run, and not always on the CPU."""
+    weights: Callable[[Any], str | Path | None] = lambda settings: None
+    """The weight file that its settings name, if any: a run is done again when the file changes."""
+    advice: str = ""
+    """What to try when no face was found."""
+
+
+def _create_haar(settings: Haar, device: torch.device) -> Detector:
+    from fer_batch.faces.detectors.haar import HaarDetector
+
+    return HaarDetector(settings)
+
+
+def _create_retinaface(settings: RetinaFace, device: torch.device) -> Detector:
+    from fer_batch.faces.detectors.retinaface import RetinaFaceDetector
+
+    return RetinaFaceDetector(settings, device)
+
+
+def _create_yunet(settings: YuNet, device: torch.device) -> Detector:
+    from fer_batch.faces.detectors.yunet import YuNetDetector
+
+    return YuNetDetector(settings)
+
+
+BUILT_IN = {
+    "haar": DetectorSpec(
+        create=_create_haar,
+        settings=Haar,
+        gives_points=False,
+        uses_gpu=False,
+        advice="try --set detector.haar.min_face=0.05 for smaller ones; the detector knows frontal "
+        "faces only",
+    ),
+    "retinaface": DetectorSpec(
+        create=_create_retinaface,
+        settings=RetinaFace,
+        gives_points=True,
+        uses_gpu=True,
+        weights=attrgetter("weights"),
+        advice="try --set detector.retinaface.longest_side_px=1920 for smaller ones, or --set "
+        "detector.retinaface.min_score=0.5 for less certain ones",
+    ),
+    "yunet": DetectorSpec(
+        create=_create_yunet,
+        settings=YuNet,
+        gives_points=True,
+        uses_gpu=False,
+        weights=attrgetter("weights"),
+        advice="try --set detector.yunet.longest_side_px=1280 for smaller ones, or --set "
+        "detector.yunet.min_score=0.5 for less certain ones",
+    ),
+}
+"""The detectors of fer_batch, by the names of their sections in `config.Detector`."""
+
+
+def find_detector(name: str) -> DetectorSpec:
+    """The detector that `detector.name` means.
 
     Raises:
-        WeightsError: The file cannot be read.
+        ConfigError: Another package brings it, and it cannot be loaded.
     """
-    weights = {"retinaface": config.retinaface.weights, "yunet": config.yunet.weights}
-    path = weights.get(config.name)
-    if path is None:
-        return ""
-    try:
-        with Path(path).expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"detector.{config.name}.weights: cannot be read: {error}") from error
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    spec: DetectorSpec = plugins.load(plugins.DETECTORS, name)
+    return spec
 
 
 def build_detector(config: DetectorConfig, device: torch.device) -> Detector:
@@ -61,14 +133,39 @@ def build_detector(config: DetectorConfig, device: torch.device) -> Detector:
         DetectorError: It cannot be set up.
         WeightsError: Its weights cannot be used.
     """
-    if config.name == "retinaface":
-        from fer_batch.faces.detectors.retinaface import RetinaFaceDetector
+    return find_detector(config.name).create(_settings(config), device)
 
-        return RetinaFaceDetector(config.retinaface, device)
-    if config.name == "yunet":
-        from fer_batch.faces.detectors.yunet import YuNetDetector
 
-        return YuNetDetector(config.yunet)
-    from fer_batch.faces.detectors.haar import HaarDetector
+def weights_sha256(config: DetectorConfig) -> str:
+    """Hash of the weight file that the configuration names; empty where it names none.
 
-    return HaarDetector(config.haar)
+    Raises:
+        WeightsError: The file cannot be read.
+    """
+    path = find_detector(config.name).weights(_settings(config))
+    if path is None:
+        return ""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"detector.{config.name}: weights cannot be read: {error}") from error
+
+
+def check_crop(card: Card, config: DetectorConfig) -> None:
+    """Check that the detector gives what the classifier's crops are cut by.
+
+    Raises:
+        ConfigError: The card wants points and the detector gives none.
+    """
+    if card.crop == "points" and not find_detector(config.name).gives_points:
+        others = " or ".join(name for name, spec in BUILT_IN.items() if spec.gives_points)
+        raise ConfigError(
+            f"{card.name} takes faces aligned by five points and detector.name={config.name} "
+            f"gives boxes only: set detector.name to {others}, or take other weights"
+        )
+
+
+def _settings(config: DetectorConfig) -> BaseModel:
+    settings: BaseModel = getattr(config, config.name)
+    return settings

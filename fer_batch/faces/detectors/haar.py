@@ -14,11 +14,11 @@ from fer_batch.records import Bytes, Faces, Floats, Frames
 
 CASCADE = "haarcascade_frontalface_default.xml"
 WINDOW_PX = 24
-"""Side of the smallest face that the cascade knows."""
+"""Side of the smallest face that the cascade finds."""
 
 
 class _PerThread(threading.local):
-    """A cascade for each thread: one cannot be shared."""
+    """A cascade for each thread, as threads cannot share one."""
 
     def __init__(self) -> None:
         path = Path(cv2.__file__).parent / "data" / CASCADE
@@ -36,12 +36,11 @@ class HaarDetector:
         DetectorError: OpenCV's cascade file is missing.
     """
 
-    name = "haar"
     batch_frames = 1
 
     def __init__(self, config: Haar) -> None:
         self._config = config
-        self._mine = _PerThread()
+        self._per_thread = _PerThread()
 
     def detect(self, frames: Frames) -> Faces:
         """See `Detector.detect`."""
@@ -62,7 +61,7 @@ class HaarDetector:
         if scale > 1:
             size = (max(1, round(width / scale)), max(1, round(height / scale)))
             small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
-        boxes, _, weights = self._mine.cascade.detectMultiScale3(
+        boxes, _, weights = self._per_thread.cascade.detectMultiScale3(
             small,
             scaleFactor=self._config.scale_factor,
             minNeighbors=self._config.min_neighbors,

@@ -1,7 +1,7 @@
-"""RetinaFace (Deng et al., 2020) in batches, on whichever device the run has.
+"""RetinaFace (Deng et al., 2020) in batches, on the device of the run.
 
-Frames are prepared, and what the network says is read, as `predict_jsons` of retinaface-pytorch
-0.0.8 does it for one picture.
+Frames are prepared and the network's outputs decoded as in `predict_jsons` of retinaface-pytorch
+0.0.8, which takes one picture at a time.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ RELEASE = (
     "retinaface_resnet50_2020-07-20-f168fae3c.zip"
 )
 RELEASE_SHA256 = "f168fae3c"
-_BATCH_FRAMES = {"cpu": 1, "cuda": 32}
-_BATCH_PX = {"cpu": 1 << 21, "cuda": 1 << 24}
+_BATCH_FRAMES, _CUDA_BATCH_FRAMES = 1, 32
+_BATCH_PX, _CUDA_BATCH_PX = 1 << 21, 1 << 24
 """Resized pixels that go through the network at once: 4 or 32 frames of 960 x 540."""
 
 _Size = tuple[int, int]  # height, width
@@ -46,36 +46,33 @@ class RetinaFaceDetector:
         WeightsError: The weights cannot be fetched or used.
     """
 
-    name = "retinaface"
-
     def __init__(self, config: RetinaFace, device: torch.device) -> None:
         self._config = config
         self._device = device
-        self.batch_frames = _BATCH_FRAMES[device.type]
+        is_cuda = device.type == "cuda"
+        self.batch_frames = _CUDA_BATCH_FRAMES if is_cuda else _BATCH_FRAMES
         self._network = load(config.network, _find_weights(config), device)
         self._anchors = lru_cache(maxsize=16)(partial(anchors, device=device))
-        self._batch_px = _BATCH_PX[device.type]
-        self._in_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
+        self._batch_px = _CUDA_BATCH_PX if is_cuda else _BATCH_PX
+        self._in_bfloat16 = is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
 
     @torch.inference_mode()
     def detect(self, frames: Frames) -> Faces:
         """See `Detector.detect`."""
-        sizes = [_resized(frame, self._config.longest_side_px) for frame in frames]
-        alike: dict[_Size, list[int]] = {}
+        sizes = [_resized_size(frame, self._config.longest_side_px) for frame in frames]
+        rows_by_size: dict[_Size, list[int]] = {}
         for row, size in enumerate(sizes):
-            alike.setdefault(size, []).append(row)
+            rows_by_size.setdefault(size, []).append(row)
         candidates = [torch.empty(0, 16)]
         try:
-            for size, rows in alike.items():
+            for size, rows in rows_by_size.items():
                 candidates += self._in_batches(frames, size, rows)
         except cv2.error as error:
             raise DetectorError(f"retinaface: OpenCV failed: {error}") from error
         return self._faces(torch.cat(candidates), frames, sizes)
 
     def _in_batches(self, frames: Frames, size: _Size, rows: list[int]) -> Iterator[Tensor]:
-        """The candidates of frames that are resized to the same size."""
+        """The candidates in frames that are all resized to the same size."""
         area = size[0] * size[1]
         while rows:
             batch = rows[: max(1, self._batch_px // area)]
@@ -95,7 +92,7 @@ class RetinaFaceDetector:
             rows = rows[len(batch) :]
 
     def _resize(self, frames: Frames, size: _Size, rows: Sequence[int]) -> Tensor:
-        """Frames (N, H, W, 3) uint8, on their way to the device."""
+        """Resized frames (N, H, W, 3) uint8, which may still be on their way to the device."""
         pixels = torch.empty(
             len(rows), *size, 3, dtype=torch.uint8, pin_memory=self._device.type == "cuda"
         )
@@ -104,10 +101,10 @@ class RetinaFaceDetector:
         return pixels.to(self._device, non_blocking=True)
 
     def _candidates(self, pixels: Tensor) -> Tensor:
-        """What may be a face, in pixels of the resized frame.
+        """Boxes that may show a face, in pixels of the resized frame.
 
         Returns:
-            (C, 16) float32 on the CPU: position of the frame, ascending; box; score; points.
+            (C, 16) float32 on the CPU: row of the frame (ascending), box, score, points.
         """
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bfloat16):
             boxes, logits, points = self._network(pixels)
@@ -122,10 +119,10 @@ class RetinaFaceDetector:
         return torch.cat(columns, dim=1).cpu()
 
     def _faces(self, candidates: Tensor, frames: Frames, sizes: Sequence[_Size]) -> Faces:
-        """The surest of candidates that overlap, in pixels of their frames.
+        """The best of candidates that overlap, in pixels of the full frames.
 
-        Overlap is looked at frame by frame: `torchvision.ops.batched_nms` would shift boxes by
-        frame in float32, so that a face would depend on what else is in the batch.
+        Each frame is done by itself: `torchvision.ops.batched_nms` would shift the boxes of each
+        frame in float32, so that a face would depend on the other frames of the batch.
         """
         rows = candidates[:, 0].long()
         counts = torch.bincount(rows, minlength=len(frames)).tolist()
@@ -152,8 +149,8 @@ class RetinaFaceDetector:
         )
 
 
-def _resized(frame: Bytes, longest_side_px: int) -> _Size:
-    """As albumentations' `LongestMaxSize` rounds it."""
+def _resized_size(frame: Bytes, longest_side_px: int) -> _Size:
+    """Height and width of the resized frame, rounded as albumentations' `LongestMaxSize` does."""
     height, width = frame.shape[:2]
     scale = longest_side_px / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -165,6 +162,6 @@ def _find_weights(config: RetinaFace) -> Path:
     if config.network == "resnet50":
         return fetch(RELEASE, RELEASE_SHA256)
     raise WeightsError(
-        f"detector.retinaface.weights: {config.network} has no released weights: give a file in "
-        "the form of https://github.com/biubug6/Pytorch_Retinaface"
+        f"detector.retinaface.weights: there are no released weights for {config.network}: give a "
+        "file as trained by https://github.com/biubug6/Pytorch_Retinaface"
     )

@@ -27,21 +27,21 @@ from fer_batch.storage.downloads import read_unzipped
 ANCHORS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 """For each level of the pyramid: pixels between its cells; sides in pixels of a cell's anchors."""
 CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
-"""What offsets were divided by in training."""
+"""In training, offsets were divided by these."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Spec:
-    """How a network is built and what its pictures were like in training."""
+    """How a network is built, and how pictures were prepared for its training."""
 
     in_channels: int
-    """Half of what the first level of the pyramid takes from the body."""
+    """Half the channels that the first level of the pyramid takes from the body."""
     out_channels: int
-    """Of every level of the pyramid."""
+    """Channels of every level of the pyramid."""
     mean: tuple[float, float, float]
-    """Taken from the values in [0, 255] of each channel, in the order that the network takes."""
+    """Subtracted from the values in [0, 255] of each channel, in the network's channel order."""
     std: tuple[float, float, float]
-    """What the rest is divided by."""
+    """The difference is divided by it."""
     is_bgr: bool
 
 
@@ -75,7 +75,7 @@ class _MobileNetQuarter(nn.Module):
 
 
 class _Prepared(nn.Module):
-    """A network behind what its pictures need."""
+    """A network that prepares its pictures itself."""
 
     mean: Tensor
     std: Tensor
@@ -99,7 +99,7 @@ def load(name: str, path: Path, device: torch.device) -> nn.Module:
     Args:
         name: One of `SPECS`.
         path: A torch file of its weights, or a zip around one.
-        device: Where it shall be.
+        device: Where it will run.
 
     Returns:
         A network that maps RGB pictures (N, H, W, 3) uint8 to three tensors, with one row for each
@@ -113,9 +113,9 @@ def load(name: str, path: Path, device: torch.device) -> nn.Module:
     state = _read(path)
     _check_fit(network, state, f"{path}: does not fit the RetinaFace network {name}")
     if not all(tensor.isfinite().all() for tensor in state.values()):
-        raise WeightsError(f"{path}: holds values that are no numbers")
+        raise WeightsError(f"{path}: holds values that are not finite")
     network.load_state_dict(state, strict=True, assign=True)
-    folded = fuse(_Prepared(network, SPECS[name]).eval())  # the same, sooner
+    folded = fuse(_Prepared(network, SPECS[name]).eval())  # the same results, sooner
     return folded.to(device).to(memory_format=torch.channels_last)
 
 
@@ -133,10 +133,10 @@ def anchors(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def decode(anchor: Tensor, boxes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """What a network says of some anchors, in pixels of its picture.
+    """Boxes and points in pixels of the picture, from a network's outputs for some anchors.
 
     Args:
-        anchor: (C, 3) of `anchors`.
+        anchor: (C, 3), some of `anchors`.
         boxes: (C, 4) offsets.
         points: (C, 10) offsets.
 
@@ -153,10 +153,10 @@ def decode(anchor: Tensor, boxes: Tensor, points: Tensor) -> tuple[Tensor, Tenso
 
 
 def _build(name: str) -> nn.Module:
-    """A network without values."""
+    """A network on the meta device: its weights have no values yet."""
     spec = SPECS[name]
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torchvision.models._utils")  # of `pretrained`
+        warnings.filterwarnings("ignore", module="torchvision.models._utils")  # about `pretrained`
         network: nn.Module = RetinaFace(
             name="Resnet50",
             pretrained=False,
@@ -176,10 +176,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: cannot be read: {error}") from error
     except _DAMAGED as error:
         raise WeightsError(
-            f"{path}: holds no weights of torch, or is damaged: {type(error).__name__}"
+            f"{path}: is not a weight file of torch, or is damaged: {type(error).__name__}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path}: holds no weights: expected tensors by name")
+        raise WeightsError(f"{path}: is not a weight file: expected tensors by name")
     return {
         str(key).removeprefix("module."): value.float() if value.is_floating_point() else value
         for key, value in state.items()
@@ -199,7 +199,7 @@ _DAMAGED = (
     TypeError,
     ValueError,
 )
-"""What `torch.load` was seen to raise on other bytes than its own."""
+"""Errors of `torch.load`, as observed, for damaged files and files of other kinds."""
 
 
 def _check_fit(network: nn.Module, state: dict[str, Tensor], message: str) -> None:

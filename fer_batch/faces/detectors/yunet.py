@@ -19,7 +19,7 @@ SOURCE = (
 
 
 class _PerThread(threading.local):
-    """A network for each thread: one cannot be shared."""
+    """A network for each thread, as threads cannot share one."""
 
     def __init__(self, config: YuNet, content: Bytes) -> None:
         try:
@@ -30,7 +30,7 @@ class _PerThread(threading.local):
                 input_size=(32, 32),
                 score_threshold=config.min_score,
                 nms_threshold=config.nms_iou,
-                top_k=0,  # all: the default would drop faces of a large crowd
+                top_k=0,  # no limit: the default would drop faces of a large crowd
             )
             self.network.detect(np.zeros((32, 32, 3), np.uint8))
         except cv2.error as error:
@@ -40,19 +40,18 @@ class _PerThread(threading.local):
 class YuNetDetector:
     """Faces of any pose, one frame after the other.
 
-    The score is in [0, 1]. Points may lie outside the frame. They follow the whole tilt of a head
-    only where its face covers about 200 pixels of the shrunk frame, and a quarter of it at 64.
+    The score is in [0, 1]. Points may lie outside the frame. They show the full tilt of a head if
+    its face is about 200 pixels wide in the shrunk frame, and a quarter of it at 64 pixels.
 
     Raises:
         WeightsError: The weights are not given, missing, or not YuNet's.
     """
 
-    name = "yunet"
     batch_frames = 1
 
     def __init__(self, config: YuNet) -> None:
         self._config = config
-        self._mine = _PerThread(config, _read(config.weights))
+        self._per_thread = _PerThread(config, _read(config.weights))
 
     def detect(self, frames: Frames) -> Faces:
         """See `Detector.detect`."""
@@ -74,7 +73,7 @@ class YuNetDetector:
         scale = self._config.longest_side_px / max(height, width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-        network = self._mine.network
+        network = self._per_thread.network
         network.setInputSize(small.shape[1::-1])
         _, found = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         if found is None:

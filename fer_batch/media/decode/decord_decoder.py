@@ -29,7 +29,7 @@ copies exceeds its `fault_tol`; 0 would allow all."""
 def _installed() -> ModuleType | None:
     try:
         import decord
-    except (ImportError, OSError):  # OSError: one of its libraries is missing
+    except (ImportError, OSError, RuntimeError):  # the last two: one of its libraries is missing
         return None
     decord.logging.set_level(decord.logging.QUIET)
     package: ModuleType = decord
@@ -46,7 +46,7 @@ def find_decord(decode: Decode) -> ModuleType | None:
     if decode.decoder == "decord" and decord is None:
         raise ConfigError(
             "decode.decoder is decord, but the package decord is not installed: "
-            "`pip install decord` (eva-decord on a Mac with Apple silicon), "
+            "`pip install decord` (decord2 on arm64), "
             "or set decode.decoder to auto"
         )
     return decord
@@ -133,6 +133,8 @@ class DecordDecoder:
         return pictures
 
     def _fit(self, rgb: Bytes, tally: Tally) -> Bytes:
+        if not self._decord.__version__.startswith("0."):  # decord2 gives upright frames
+            rgb = np.rot90(rgb, -(self._selection.info.rotation_deg // 90))
         if rgb.shape[:2] == self._selection.stored_size:
             return rgb
         return self._selection.fit(av.VideoFrame.from_ndarray(rgb, format="rgb24"), tally)

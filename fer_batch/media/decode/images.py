@@ -115,3 +115,12 @@ def _rgb(image: Image.Image) -> Bytes:
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image.convert("RGBA"))
     return np.array(image.convert("RGB"))
+
+
+def upright_rgb(image: Image.Image) -> Bytes:
+    """A picture of Pillow as (H, W, 3) uint8, in the same way as one that is read from a file.
+
+    Raises:
+        OSError, SyntaxError, ValueError: Its pixels cannot be read.
+    """
+    return _rgb(ImageOps.exif_transpose(image))

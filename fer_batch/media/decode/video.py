@@ -1,7 +1,7 @@
-"""A video file as segments that any thread can decode, each with Decord or PyAV.
+"""Read a video in segments that several threads can decode, each with Decord or PyAV.
 
-The packets alone tell which frames there are and when (`fer_batch.media.decode.index`), whatever
-the decoders say.
+Which frames there are, and when, is known from the packets alone (`fer_batch.media.decode.index`);
+the decoders are not asked.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 MAX_CHUNK_FRAMES = 64
 _MB = 1_000_000
 _SPARSE = 0.5
-"""Decord converts every frame that it decodes to RGB, and PyAV only the wanted ones: PyAV is faster
-where a smaller fraction of the frames is wanted."""
-_NO_FALLBACK = "Decord cannot decode all of it: set decode.decoder to auto"
+"""Where a smaller fraction of the frames is wanted, PyAV is faster: it converts only wanted frames
+to RGB, and Decord converts all."""
+_NO_FALLBACK = "Decord cannot decode all frames: set decode.decoder to auto"
 
 
 class Video:
@@ -59,8 +59,8 @@ class Video:
         frame_bytes = self.info.width_px * self.info.height_px * 3
         self._max_packets = decode.segment_mb * _MB / frame_bytes
         self._chunk_frames = min(max(int(decode.chunk_mb * _MB / frame_bytes), 1), MAX_CHUNK_FRAMES)
-        is_concerned = sampling.end_s is None or is_wanted[index.packet < 0].any()
-        self._problems = [index.problem] if index.problem and is_concerned else []
+        concerns_span = sampling.end_s is None or is_wanted[index.packet < 0].any()
+        self._problems = [index.problem] if index.problem and concerns_span else []
         segments = plan(
             index, is_wanted, min_frames=decode.segment_frames, max_packets=self._max_packets
         )
@@ -72,8 +72,8 @@ class Video:
         self._tallies: list[Tally] = []
         self._feed = PacketFeed(file.path)
         self._decoders: list[Decoder] = []
-        self._closing = contextlib.ExitStack()
-        self._closing.callback(self._feed.close)
+        self._cleanup = contextlib.ExitStack()
+        self._cleanup.callback(self._feed.close)
         if decord:
             self._decoders.append(
                 DecordDecoder(decord, self._selection, self._feed.stream, self._max_packets)
@@ -81,11 +81,11 @@ class Video:
         if decode.decoder != "decord":
             pyav = PyavDecoder(self._selection, self._feed.stream, threads)
             self._decoders.append(pyav)
-            self._closing.callback(pyav.close)
+            self._cleanup.callback(pyav.close)
 
     def close(self) -> None:
         """Close the file; no segment can be read any more."""
-        self._closing.close()
+        self._cleanup.close()
 
     def chunks(self) -> Generator[FrameChunk]:
         """The wanted frames in order of time; damaged ones are marked, lost ones left out.

@@ -14,6 +14,7 @@ from fer_batch.errors import ConfigError
 from fer_batch.models.networks.compact import CompactSpec, ResNetCompact
 from fer_batch.models.networks.gimefive import GIMEFIVE_VARIANTS, GiMeFive
 from fer_batch.models.networks.vgg import VGG
+from fer_batch.plugins import did_you_mean
 
 
 class _Build(Protocol):
@@ -22,19 +23,19 @@ class _Build(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """How to build a network, and what it takes."""
+    """How to build a network, and the input that it takes."""
 
     build: _Build
     in_channels: int
     """1: grey; 3: grey repeated."""
     input_size_px: int
     dropout: float
-    """Between its linear layers, or before the only one, where nothing else is said."""
+    """Default dropout between its linear layers, or before its only one."""
 
 
 def _resnet(name: str, n_classes: int, *, dropout: float) -> nn.Module:
     """A ResNet (He et al., 2016) that keeps the resolution its stem would pool away."""
-    from torchvision import models  # here, because it takes seconds that most runs need not wait
+    from torchvision import models  # loading takes seconds, and most runs do not need it
 
     network: nn.Module = models.get_model(name, num_classes=n_classes)
     network.maxpool = nn.Identity()
@@ -52,17 +53,20 @@ NETWORKS = {
     "resnet34": NetworkSpec(partial(_resnet, "resnet34"), 3, 64, 0.0),
     "vgg16": NetworkSpec(VGG, 3, 64, 0.5),
 }
-"""Every network that `build_network` knows."""
+"""All networks, by name."""
 
 
 def find_network(name: str) -> NetworkSpec:
-    """What a name stands for.
+    """The network of a name.
 
     Raises:
         ConfigError: The name is not one of `NETWORKS`.
     """
     if name not in NETWORKS:
-        raise ConfigError(f"no network is named {name!r}; there are: {', '.join(NETWORKS)}")
+        raise ConfigError(
+            f"no network is named {name!r}{did_you_mean(name, NETWORKS)}; there are: "
+            f"{', '.join(NETWORKS)}"
+        )
     return NETWORKS[name]
 
 
@@ -71,8 +75,8 @@ def build_network(name: str, n_classes: int, *, dropout: float | None = None) ->
 
     Args:
         name: One of `NETWORKS`.
-        n_classes: Outputs.
-        dropout: In the head, instead of the network's own.
+        n_classes: Number of outputs.
+        dropout: Of the head; None means the network's default.
 
     Raises:
         ConfigError: The name is not one of `NETWORKS`.
@@ -83,13 +87,13 @@ def build_network(name: str, n_classes: int, *, dropout: float | None = None) ->
 
 @dataclass(frozen=True, slots=True)
 class NetworkFacts:
-    """What a network takes and costs."""
+    """The input that a network takes, and what it costs."""
 
     name: str
     in_channels: int
     input_size_px: int
     parameters: int
-    """Trainable ones."""
+    """Number of trainable parameters."""
     macs: int
     """Multiply-accumulate operations of one face at `input_size_px`."""
     file_mb: float
@@ -97,12 +101,12 @@ class NetworkFacts:
 
 
 def describe(name: str, n_classes: int, *, input_size_px: int | None = None) -> NetworkFacts:
-    """Count what a network takes and costs; nothing is allocated.
+    """Count the parameters and operations of a network; nothing is allocated.
 
     Args:
         name: One of `NETWORKS`.
-        n_classes: Outputs.
-        input_size_px: Side of the pictures; the network's own where nothing is said.
+        n_classes: Number of outputs.
+        input_size_px: Side of the pictures; None means the network's own.
 
     Raises:
         ConfigError: The name is not one of `NETWORKS`.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class GiMeFiveSpec:
-    """What distinguishes one GiMeFive network from another."""
+    """The differences between the GiMeFive networks."""
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Channels of each convolution block."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from fer_batch.faces.similarity import CENTRE, Similarity
 from fer_batch.records import Bytes
 from fer_batch.render.canvas import Canvas, Face, Layer
 from fer_batch.render.content import Annotation, FaceMap
@@ -39,11 +40,12 @@ def colour(frame: Bytes, face: FaceMap) -> None:
     if not under.size:
         return
     side = len(face.values)
-    step, half = side / face.edge, 0.5 + 0.5j
-    start = (complex(left, top) + half - face.centre) * step + (side - 1) * half
+    inverse = face.square.inverse()
+    corner = inverse.factor * complex(left, top) + inverse.shift
+    to_values = Similarity(side * inverse.factor, side * (corner + CENTRE))
     values = cv2.warpAffine(
         face.values,
-        np.array([[step.real, -step.imag, start.real], [step.imag, step.real, start.imag]]),
+        to_values.matrix(),
         under.shape[1::-1],
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     )

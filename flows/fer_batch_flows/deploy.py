@@ -1,10 +1,8 @@
-"""`python -m flows.deploy`: put work pool, deployments and automations on the Prefect server.
+"""`fer-batch deploy`: put work pool, deployments and automations on the Prefect server.
 
-Run it again after an upgrade or a change of prefect.yaml: what is there is brought up to date.
+Running it again brings up to date what is there.
 """
 
-import argparse
-import os
 import subprocess
 import sys
 import time
@@ -17,7 +15,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
+
+from fer_batch.errors import FerError
+from fer_batch.settings import CONFIGS
 
 POOL = "fer-batch"
 RUNS = {
@@ -60,20 +62,39 @@ WAITING_RUNS = AutomationCore(
 )
 
 
-class DeployError(Exception):
+class DeployError(FerError):
     """The server cannot be brought up to date."""
 
 
 def deploy(slots: int | None, wait_s: float) -> None:
-    """Bring pool, deployments and automations up to date.
+    """Bring pool, deployments and automations up to date on the server of PREFECT_API_URL.
 
     Args:
         slots: How many runs the pool allows at once; None leaves it as it is, at first no limit.
         wait_s: Seconds to wait for the server.
 
     Raises:
-        DeployError: When no server answers, or it refuses.
+        DeployError: When no server answers, or when it refuses.
     """
+    try:
+        _set_up_pool(slots, wait_s)
+    except PrefectHTTPStatusError as error:
+        raise DeployError(str(error)) from error
+    own = Path("prefect.yaml")
+    file = own if own.exists() else CONFIGS / "prefect.yaml"
+    options = ("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
+    command = [sys.executable, "-m", "prefect", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise DeployError(done.stdout)
+
+
+def _set_up_pool(slots: int | None, wait_s: float) -> None:
+    if not PREFECT_API_URL.value():  # Prefect would start a server of its own, and stop it again
+        raise DeployError(
+            "no Prefect server is named: export PREFECT_API_URL=http://HOST:4200/api, with "
+            "127.0.0.1 as HOST for a server on this machine"
+        )
     with get_client(sync_client=True) as client:
         deadline = time.monotonic() + wait_s
         while problem := client.api_healthcheck():
@@ -87,10 +108,6 @@ def deploy(slots: int | None, wait_s: float) -> None:
             client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=slots))
         for automation in (LOST_RUNS, WAITING_RUNS):
             _bring_up_to_date(client, automation)
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise DeployError(done.stdout)
 
 
 def _bring_up_to_date(client: SyncPrefectClient, wanted: AutomationCore) -> None:
@@ -100,20 +117,3 @@ def _bring_up_to_date(client: SyncPrefectClient, wanted: AutomationCore) -> None
         client.create_automation(wanted)
     elif any(getattr(found[0], field) != value for field, value in wanted):
         client.update_automation(found[0].id, wanted)
-
-
-def main() -> None:
-    """Deploy to the server of PREFECT_API_URL; exit code 1 when that fails."""
-    parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
-    parser.add_argument("--slots", type=int, help="runs that the pool allows at once (as it is)")
-    parser.add_argument("--wait", type=float, default=0, help="seconds to wait for the server (0)")
-    parsed = parser.parse_args()
-    os.chdir(Path(__file__).parents[1])  # with prefect.yaml
-    try:
-        deploy(parsed.slots, parsed.wait)
-    except (DeployError, PrefectHTTPStatusError) as error:
-        sys.exit(f"fer-batch: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The shards of a run as tasks, here and by other workers of the pool."""
+"""The shards of a run as tasks, done by this run and by other workers of the pool."""
 
 from time import sleep
 from typing import Any
@@ -26,7 +26,7 @@ RETRY_DELAYS_S = [10.0, 60.0, 300.0]
 POLL_S = 2.0
 
 
-def _can_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+def _is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), UnavailableError)
 
 
@@ -36,10 +36,10 @@ def _can_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     cache_policy=NO_CACHE,
     retries=len(RETRY_DELAYS_S),
     retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=_can_pass,
+    retry_condition_fn=_is_transient,
 )
 def shard(output: str, number: int, timeout_s: float, log_level: Level) -> bool | State[None]:
-    """Do one shard, or leave it to the worker that has it; gives whether it was done here."""
+    """Do one shard, unless another worker has it; return whether it was done here."""
     try:
         return do_shard(
             path_of(output),
@@ -55,7 +55,11 @@ def shard(output: str, number: int, timeout_s: float, log_level: Level) -> bool 
 
 
 def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
-    """Do what can be done of a run and wait for what others do; gives why shards failed here."""
+    """Do the free shards of a run, and wait for those of other workers.
+
+    Returns:
+        Why shards failed here, one reason for each.
+    """
     under_way: dict[PrefectFuture[Any], int] = {}
     failed: dict[int, str] = {}
     with showing(run), runner_for(scale) as runner:
@@ -78,13 +82,13 @@ def do_shards(run: SharedRun, scale: Scale, log_level: Level) -> list[str]:
             done, _ = wait(list(under_way), timeout=POLL_S)
             for future in done:
                 number = under_way.pop(future)
-                future.wait()  # else its state is asked of the server, which may not know it yet
+                future.wait()  # else Prefect asks the server, which may not know its state yet
                 if not future.state.is_completed():
                     failed[number] = str(future.state.message)
 
 
 def call_workers(scale: Scale, **parameters: object) -> None:
-    """Have the other runs that `scale.workers` asks for started by the workers of the pool."""
+    """Submit the other runs that `scale.workers` asks for, for the workers of the pool."""
     alone = scale.model_copy(update={"workers": 1})
     values = to_jsonable_python({**parameters, "scale": alone, "report": False})
     for _ in range(scale.workers - 1):

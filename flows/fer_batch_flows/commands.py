@@ -1,7 +1,7 @@
-"""What the flows share: `fer-batch` commands in processes of their own, and how a flow ends.
+"""What all flows use: `fer-batch` commands in processes of their own, and how a flow ends.
 
-Such a process can be killed whatever native code it is in, and what it finished stays. The output
-folder says what is done, never Prefect: running a flow again goes on where it stopped.
+Such a process can be killed even while it runs native code, and what it finished stays. The output
+folder records what is done, never Prefect: a flow that is run again goes on where it stopped.
 """
 
 import logging
@@ -18,8 +18,8 @@ from prefect.states import Completed, Failed
 
 from fer_batch.distributed import supervisor
 
-NAMED = 20
-"""Reasons to fail that the state of a run names."""
+MAX_REASONS = 20
+"""Of the reasons why a run failed, its state names this many."""
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -28,10 +28,11 @@ Level = Literal["debug", "info", "warning", "error"]
 def run_command(
     name: str, arguments: list[str], timeout_s: float, log_level: Level = "info"
 ) -> State[None] | None:
-    """Run one `fer-batch` command; when it fails, the task fails with what it said.
+    """Run one `fer-batch` command; when it fails, the task fails with the output of the command.
 
-    What it says is logged as it says it. It is in the process group of the flow run, so that
-    cancelling stops it at once, and the system kills it when the flow run dies in any other way.
+    The output is logged line by line. The command belongs to the process group of the flow run, so
+    that cancelling the run stops it at once; the system kills it when the flow run dies in any
+    other way.
     """
     log = forwarding(log_level)
     result = supervisor.run_command(arguments, timeout_s=timeout_s, on_log=log, on_output=log)
@@ -39,13 +40,13 @@ def run_command(
 
 
 def forwarding(level: Level) -> Callable[[str], None]:
-    """Takes lines that the library logs and logs them in the run, from a level on."""
+    """A function that logs lines of the library in the run, if they are of this level or above."""
     levels = logging.getLevelNamesMapping()
-    logger, least = get_run_logger(), levels[level.upper()]
+    logger, lowest = get_run_logger(), levels[level.upper()]
 
     def forward(line: str) -> None:
         number = levels.get(line.partition(" ")[0], logging.INFO)
-        if number >= least:
+        if number >= lowest:
             logger.log(number, line)
 
     return forward
@@ -58,20 +59,20 @@ def finish(
     problems: Sequence[str] = (),
     table: Path | None = None,
 ) -> State[None]:
-    """Wait for the commands of a flow and give the state that it ends in.
+    """Wait for the commands of a flow, and return the state in which the flow ends.
 
     Args:
-        futures: Of `run_command`; when one failed, so does the flow, with what it said.
-        message: Of the state when all is well, and the first line of it when not.
+        futures: Of `run_command`. When a command failed, so does the flow, with its output.
+        message: Message of the state; when the flow fails, the first line of the message.
         problems: Other reasons to fail.
-        table: Markdown file that the commands wrote, shown as an artifact of the flow run.
+        table: Markdown file that the commands wrote; becomes an artifact of the flow run.
     """
     wait(futures)
     failed = [str(each.state.message) for each in futures if not each.state.is_completed()]
     reasons = [*problems, *failed]
     if reasons:
-        more = [f"and {len(reasons) - NAMED:,} more"] if len(reasons) > NAMED else []
-        return Failed(message="\n".join([message, *reasons[:NAMED], *more]))
+        more = [f"and {len(reasons) - MAX_REASONS:,} more"] if len(reasons) > MAX_REASONS else []
+        return Failed(message="\n".join([message, *reasons[:MAX_REASONS], *more]))
     if table:
         create_markdown_artifact(table.read_text(encoding="utf-8"), key=table.stem)
     return Completed(message=message)

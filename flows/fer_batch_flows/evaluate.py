@@ -27,14 +27,14 @@ def evaluate_models(  # noqa: PLR0913 - the parameters are the form that people 
     """Measure classifiers on one split of a data set and compare them in one table.
 
     Args:
-        weights: Names of weights that ship with fer_batch, or paths of .safetensors files.
+        weights: Names of weights that come with fer_batch, or paths of .safetensors files.
         dataset: Name of the data set.
         data: Folder of the data set, or the file that it was packed into.
         output: Folder for the tables and plots; made where it is missing.
         split: Which pictures of the data set.
         flip: Average each picture with its mirror image.
-        decimals: Of the probabilities in scores.csv; all of them where nothing is said.
-        device: auto, cpu, cuda or cuda:N.
+        decimals: Decimals of the probabilities in scores.csv; empty: all.
+        device: auto, cpu, cuda, cuda:N or mps.
         timeout_s: Seconds after which the evaluation is killed.
     """
     what = [*weights, "--dataset", dataset, "--data", str(data), "--split", split]

@@ -50,8 +50,8 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
         report: Also make a summary with pictures, and show it here.
         force: Also process the files that are done.
         scale: How the work is cut, and who does it.
-        log_level: What of the library's messages is logged.
-        config: Settings, or a YAML file of them.
+        log_level: Lowest level of the library's messages that are logged.
+        config: Settings, or the path of a YAML file with settings.
     """
     inputs = input if isinstance(input, list) else [input]
     began = datetime.now(UTC)
@@ -89,7 +89,7 @@ def process_dataset(  # noqa: PLR0913 - the parameters are the form that people 
 def _draw(
     output: Path, *, annotate: bool, report: bool, timeout_s: float
 ) -> list[PrefectFuture[Any]]:
-    """Make the pictures that were asked for, one after the other."""
+    """Make annotated videos and the report, if asked for, one after the other."""
     commands = ["render"] * annotate + ["report"] * report
     futures = []
     for command in commands:

@@ -1,13 +1,16 @@
-"""How far a run is spread: a parameter of the flow, and what Prefect makes of it."""
+"""How the work of a run is shared out: a parameter of the flow, and the task runner for it."""
 
 from typing import Any, Literal
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
+from fer_batch.errors import ConfigError
+from fer_batch.extras import how_to_install
+
 
 class Scale(BaseModel):
-    """How the work is cut, and who does it."""
+    """How the work is divided, and who does it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -16,27 +19,48 @@ class Scale(BaseModel):
         4000, gt=0, description="Megabytes above which a video is done in pieces of this size."
     )
     runner: Literal["threads", "processes", "dask", "ray"] = Field(
-        "threads", description="Where task runs go: this process, processes, Dask or Ray."
+        "threads",
+        description="Where task runs go: threads of this process, other processes, Dask or Ray.",
     )
     slots: int = Field(
-        1, ge=1, le=1024, description="Shards that this run does at the same time; one fills a GPU."
+        1,
+        ge=1,
+        le=1024,
+        description="Shards that this run does at the same time; one of them keeps a GPU busy.",
     )
     address: str | None = Field(
-        None, description="Of a Dask or Ray cluster; a local one is started where it is empty."
+        None, description="Address of a Dask or Ray cluster; empty: a local cluster is started."
     )
     workers: int = Field(
-        1, ge=1, le=1024, description="Runs that share the work; the others go to the work pool."
+        1,
+        ge=1,
+        le=1024,
+        description="Runs that share the work: this one, and others that the work pool starts.",
     )
     timeout_s: float = Field(
         86_400, gt=0, description="Seconds after which a process that does a shard is killed."
     )
     lease_s: float = Field(
-        60, ge=1, description="Seconds of silence after which a shard goes to another worker."
+        60,
+        ge=1,
+        description="Seconds without a sign of life after which another worker gets the shard.",
     )
 
 
 def runner_for(scale: Scale) -> TaskRunner[Any]:
-    """What runs the tasks of a run. Dask and Ray are extras of the package."""
+    """The task runner of a run.
+
+    Raises:
+        ConfigError: The package of the runner is not installed.
+    """
+    try:
+        return _runner_for(scale)
+    except ModuleNotFoundError as error:
+        hint = how_to_install(error.name)
+        raise ConfigError(f"runner {scale.runner}: {error}. To install it: {hint}") from error
+
+
+def _runner_for(scale: Scale) -> TaskRunner[Any]:
     if scale.runner == "dask":
         from prefect_dask import DaskTaskRunner
 

@@ -1,4 +1,4 @@
-"""What a run shows on its page in Prefect: progress, then what `fer-batch report` wrote."""
+"""What a run shows on its page in Prefect: its progress, then what `fer-batch report` wrote."""
 
 import base64
 import csv
@@ -21,12 +21,14 @@ from prefect.artifacts import (
 from fer_batch.distributed.shared_run import SharedRun
 from fer_batch.report.markdown import code
 
-MOST_FILES = 100
-MOST_PICTURES = 12
-PROGRESS_S, LAST_S = 10.0, 10.0
-"""How often progress is shown, and how long a run that is done waits for it."""
-PICTURES_BYTES = 1_000_000
-"""Of all of them together: Prefect's database keeps them."""
+MAX_FILES = 100
+MAX_PICTURES = 12
+MAX_PICTURES_BYTES = 1_000_000
+"""Size of all pictures of a run together: Prefect's database keeps them."""
+PROGRESS_S = 10.0
+"""Seconds between two updates of the progress."""
+LAST_UPDATE_S = 10.0
+"""Seconds that a finished run waits for the last update."""
 
 _LINK = re.compile(r"^(- [\w ,]+: )\[(.*)\]\(.*\)$", re.MULTILINE)
 _WORST_FIRST = ("failed", "partial", "ok")
@@ -34,7 +36,7 @@ _WORST_FIRST = ("failed", "partial", "ok")
 
 @contextmanager
 def showing(run: SharedRun) -> Iterator[None]:
-    """Show how far a run is. The work does not wait for a server that does not answer."""
+    """Show how far a run is, inside a `with` block. The work does not wait for the server."""
     progress = create_progress_artifact(run.share() * 100, key="progress", description=str(run.out))
     ended = Event()
 
@@ -44,7 +46,7 @@ def showing(run: SharedRun) -> Iterator[None]:
             is_last = ended.wait(PROGRESS_S)
             try:
                 update_progress_artifact(progress, round(run.share() * 100, 1))
-            except Exception as error:  # noqa: BLE001 - a server that is away must not stop the work
+            except Exception as error:  # noqa: BLE001 - an absent server must not stop the work
                 get_run_logger().warning("the progress cannot be shown: %s", error)
 
     thread = Thread(target=copy_context().run, args=[show], daemon=True)
@@ -53,20 +55,20 @@ def showing(run: SharedRun) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join(LAST_S)
+        thread.join(LAST_UPDATE_S)
 
 
 def publish(output: Path) -> None:
-    """Make artifacts of the flow run that calls it: `summary`, `files` and `timelines`.
+    """Make the artifacts `summary`, `files` and `timelines` of the flow run that calls this.
 
     Args:
-        output: Output folder of a run, with its report.
+        output: Output folder of a run that has a report.
     """
     output = output.absolute()
     where = code(str(output), most=200)
     text = (output / "report" / "summary.md").read_text(encoding="utf-8")
     create_markdown_artifact(_summary(text, output), key="summary", description=where)
-    rows = heapq.nsmallest(MOST_FILES, _files(output), key=_rank)
+    rows = heapq.nsmallest(MAX_FILES, _files(output), key=_rank)
     create_table_artifact([_line(row, output) for row in rows], key="files", description=where)
     pictures = list(_pictures(output))
     if pictures:
@@ -74,7 +76,7 @@ def publish(output: Path) -> None:
 
 
 def _summary(text: str, output: Path) -> str:
-    """The report without the files, which have an artifact, and with paths: links lead nowhere."""
+    """The report with paths for links, which would lead nowhere, and without its list of files."""
     text = text.partition("\n## Files\n")[0]
     return _LINK.sub(lambda found: found[1] + code(str(output / found[2]), most=200), text)
 
@@ -85,12 +87,12 @@ def _files(output: Path) -> Iterator[dict[str, str]]:
 
 
 def _rank(row: dict[str, str]) -> tuple[int, bool]:
-    """Problems come first, then files of which the report tells what was seen."""
+    """Sorts problems first, then the files whose contents the report describes."""
     return _WORST_FIRST.index(row["status"]), not row["frames"]
 
 
 def _line(row: dict[str, str], output: Path) -> dict[str, str]:
-    """What a file says in the table, whose cells are Markdown."""
+    """The row of a file in the table, whose cells are Markdown."""
     share, copy = row["face_share"], row["annotated"]
     return {
         "file": code(row["media"]),
@@ -106,10 +108,10 @@ def _line(row: dict[str, str], output: Path) -> dict[str, str]:
 
 
 def _pictures(output: Path) -> Iterator[str]:
-    """The timelines of the videos with most faces, as pictures that are part of the text."""
+    """Timelines of the videos with the most faces, each embedded in Markdown."""
     drawn = (row for row in _files(output) if row["timeline"])
-    room = PICTURES_BYTES
-    for row in heapq.nlargest(MOST_PICTURES, drawn, key=lambda row: int(row["n_faces"])):
+    room = MAX_PICTURES_BYTES
+    for row in heapq.nlargest(MAX_PICTURES, drawn, key=lambda row: int(row["n_faces"])):
         png = base64.b64encode((output / row["timeline"]).read_bytes()).decode()
         room -= len(png)
         if room >= 0:

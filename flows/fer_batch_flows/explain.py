@@ -32,14 +32,14 @@ def explain_run(  # noqa: PLR0913 - the parameters are the form that people fill
 
     Args:
         output: Output folder of a run; the explanations go into its folder `explain`.
-        media: Names of the files to explain, as in the tables; none means all.
+        media: Names of the files to explain, as in the tables; empty: all.
         at: Only the frames that the videos show at these times in seconds.
-        method: How to explain, in one or more ways.
-        emotion: Explain this one instead of the strongest of each face.
-        sample: At most so many faces, chosen at random; all of them where nothing is said.
-        pictures: Draw at most so many faces.
-        device: auto, cpu, cuda or cuda:N.
-        timeout_s: Seconds after which it is killed.
+        method: One or more methods to explain with.
+        emotion: Explain this emotion instead of the strongest one of each face.
+        sample: Explain at most this many faces, chosen at random; empty: all.
+        pictures: Draw at most this many faces.
+        device: auto, cpu, cuda, cuda:N or mps.
+        timeout_s: Seconds after which the command is killed.
     """
     command = ["explain", output, f"--pictures={pictures}", f"--device={device}"]
     command += [f"--media={name}" for name in media] + [f"--at={time_s}" for time_s in at]

@@ -1,6 +1,6 @@
 """Prefect flows `train-model` and `sweep-model`.
 
-A data set in, weights with their cards out, or the table of what a sweep found.
+A data set in; weights with their card, or the table of a sweep, out.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ def train_model(
     """Train one classifier; running it again goes on from the last checkpoint.
 
     Args:
-        config: YAML file of the recipe.
+        config: YAML file of the recipe, or the name of a recipe that comes with fer_batch.
         data: Folder of the data set, or the file that it was packed into.
         output: Folder for the weights; made where it is missing.
         overrides: Settings that replace those of the recipe, each as key=value.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         timeout_s: Seconds after which the training is killed; its last checkpoint stays.
     """
     where = ["--config", str(config), "--data", str(data), "-o", str(output), "--device", device]
@@ -51,10 +51,10 @@ def sweep_model(
     """Try the values of a sweep; runs on the same output at the same time share the trials.
 
     Args:
-        config: YAML file of the sweep.
+        config: YAML file of the sweep, or the name of a sweep that comes with fer_batch.
         data: Folder of the data set, or the file that it was packed into.
         output: Folder for the table and the trials; made where it is missing.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         timeout_s: Seconds after which the sweep is killed; running it again goes on.
     """
     where = ["--config", str(config), "--data", str(data), "-o", str(output), "--device", device]

@@ -1,4 +1,4 @@
-"""Processes that run together: one that ends is an error, and none outlives the others."""
+"""Processes that run together: when one of them ends, that is an error, and all are ended."""
 
 import ctypes
 import os
@@ -10,29 +10,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-LIBC = ctypes.CDLL(None)
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+from fer_batch.distributed import child
+from fer_batch.errors import FerError
+
+PR_SET_CHILD_SUBREAPER = 36
 STOP_S = 10
 
 
-class ServeError(Exception):
-    """Something cannot be served, or no longer."""
+class ServeError(FerError):
+    """A part of what is served does not start, or has ended."""
 
 
 class Processes:
-    """Python modules that run until the `with` block ends; no process of theirs is left then."""
+    """Python modules that run until the `with` block ends.
+
+    On Linux, all processes that they have started end with them.
+    """
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        # What they leave behind when they end becomes a child of this process.
-        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        if sys.platform == "linux":  # the children of one that ends become children of this process
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the last one first, after its children, so that it can report how they ended."""
+        """End the last one first, and before it its children, so that it can report on them."""
         for process in reversed(self._running.values()):
             _signal(_children(process.pid), signal.SIGTERM)
             deadline = time.monotonic() + STOP_S
@@ -48,11 +53,11 @@ class Processes:
     def start(self, name: str, *module: str, quiet: bool = False, **environment: str) -> None:
         """Start a module in a session that Ctrl-C does not reach."""
         self._running[name] = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", *module],
+            [*child.COMMAND, *module],
             env=self._environment | environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL if quiet else None,
             start_new_session=True,
-            preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
         )
 
     def run(self, name: str, *module: str) -> None:
@@ -71,7 +76,7 @@ class Processes:
 
 
 def _children(pid: int) -> list[int]:
-    """Of all threads of a process; none where the process is gone."""
+    """The children of all threads of a process; none if it has ended, or not on Linux."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -80,7 +85,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _signal(leaders: list[int], what: signal.Signals) -> None:
-    """Signal processes and their groups: a flow run leads the one of the commands it started."""
+    """Signal the process groups of processes: that of a flow run holds the commands it started."""
     for pid in leaders:
         with suppress(ProcessLookupError):
             os.killpg(os.getpgid(pid), what)

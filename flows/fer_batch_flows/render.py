@@ -27,18 +27,18 @@ def render_run(  # noqa: PLR0913 - the parameters are the form that people fill 
 ) -> State[None]:
     """Make annotated videos and contact sheets of a run.
 
-    What is up to date is left alone.
+    Files that are up to date are not made again.
 
     Args:
         output: Output folder of a run.
-        media: Names of the files to annotate, as in the tables; none means all.
+        media: Names of the files to annotate, as in the tables; empty: all.
         style: What is drawn: everything, boxes and labels only, heatmaps, or beside the source.
         blur: Hide the faces.
         gif: Short loops instead of MP4 files with sound.
         overrides: Settings that replace those of the run, each as section.key=value.
         sheet: Also make contact sheets of the whole run.
-        force: Also make what is up to date.
-        timeout_s: Seconds after which each of the two is killed; what it finished stays.
+        force: Make files again that are up to date.
+        timeout_s: Seconds after which each of the two commands is killed; what it finished stays.
     """
     chosen = [f"--media={name}" for name in media]
     settings = [f"--set={override}" for override in overrides] + ["--blur"] * blur

@@ -1,0 +1,1 @@
+"""The Python API: runs over folders, and single pictures."""

@@ -1,0 +1,74 @@
+"""Runs are made, or opened."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from fer_batch.api.arguments import AnySettings, configure, place
+from fer_batch.api.progress import Progress, interrupts, showing
+from fer_batch.api.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+def process(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    settings: AnySettings = None,
+    force: bool = False,
+    progress: Progress = False,
+) -> Run:
+    """Find every face in videos and images, and write its emotions into tables.
+
+    What an earlier call did already is left alone: call again after an interruption, or when files
+    were added. Files that fail raise nothing, `Run.problems` names them. When this is interrupted,
+    it stops after what is under way and keeps what is complete.
+
+    Args:
+        inputs: File, folder (searched to its depths) or URL, or several of them.
+        out: Folder or URL for the results.
+        settings: What differs from the defaults: a dict such as ``{"sampling.fps": 5}``, the path
+            of a YAML file, or a `Config`.
+        force: Do again what is done.
+        progress: True shows a bar; a function is called with the share that is done and a text.
+
+    Raises:
+        ConfigError: A setting is wrong or unknown.
+        MediaError: An input is missing, or there are no videos and images in it.
+        StoreError: Another run is writing to ``out``, it holds results of other files, or it cannot
+            be written.
+        DetectorError, WeightsError: A model cannot be loaded.
+        KeyboardInterrupt: It was interrupted.
+    """
+    config, folder = configure(settings), place(out)
+    sources = [inputs] if isinstance(inputs, str | Path) else inputs
+    stop = threading.Event()
+    with interrupts(stop, logger.warning), showing(progress) as show:
+        from fer_batch.pipeline.process import process as run  # it needs torch
+
+        summary = run(
+            [place(source) for source in sources],
+            folder,
+            config,
+            force=force,
+            on_progress=lambda done: show(done.share, str(done)),
+            stop=stop,
+        )
+    if summary.interrupted:
+        raise KeyboardInterrupt("what is complete is kept: process again to go on")
+    return Run(folder)
+
+
+def open_run(folder: str | Path) -> Run:
+    """The run whose results are in a folder, or behind a URL.
+
+    Raises:
+        StoreError: There is no run in it, or it cannot be read.
+    """
+    run = Run(folder)
+    run.media()
+    return run

@@ -1,8 +1,0 @@
-"""Kinds of parameters that several flows have, with their limits."""
-
-from typing import Annotated
-
-from pydantic import Field
-
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-Seconds = Annotated[float, Field(gt=0)]

@@ -1,0 +1,23 @@
+"""Detectors made for a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from fer_batch.faces import detectors
+from fer_batch.records import Faces, Frames
+
+
+@dataclass
+class MadeDetector:
+    """Finds what a function finds."""
+
+    detect: Callable[[Frames], Faces]
+    batch_frames: int = 1
+
+
+def use_detector(monkeypatch: pytest.MonkeyPatch, detect: Callable[[Frames], Faces]) -> None:
+    """Register a detector in the place of the default one."""
+    spec = replace(detectors.BUILT_IN["haar"], create=lambda settings, device: MadeDetector(detect))
+    monkeypatch.setitem(detectors.BUILT_IN, "haar", spec)
