@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_batch.errors import ConfigError
-from fer_batch.settings import CONFIGS
 
 if TYPE_CHECKING:
     from fer_batch.cli.models import Commands
@@ -53,6 +52,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _template(parsed: argparse.Namespace) -> int:
+    from fer_batch.settings import CONFIGS
+
     shipped = {path.name: path for path in sorted(CONFIGS.rglob("*.*")) if path.is_file()}
     if unknown := [name for name in parsed.names if name not in shipped]:
         raise ConfigError(f"no settings file {unknown[0]}: there are {', '.join(shipped)}")
