@@ -1,5 +1,6 @@
 """Single pictures: the numbers are those of a run, to the last bit, and mistakes are named."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
