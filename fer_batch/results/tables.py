@@ -69,7 +69,7 @@ class Table:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns as Arrow takes them."""
+        """The columns as an Arrow schema."""
         return pa.schema([column.field for column in self.columns])
 
     def rows(self, result: ChunkResult) -> pa.Table:
@@ -102,10 +102,10 @@ def read(
     """The rows of Parquet files, with nulls in columns that a file lacks.
 
     Args:
-        schema: Of the result; other columns of the files are left out.
+        schema: Schema of the result; other columns of the files are left out.
         paths: The files.
         media: Names of the input files whose rows are read; None reads all.
-        columns: Those to read; None reads all.
+        columns: Names of the columns to read; None reads all.
     """
     chosen = None if media is None else ds.field("media").isin(pa.array(media, pa.string()))
     sources = [urls.arrow_source(path)[0] for path in paths]

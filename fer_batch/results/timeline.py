@@ -126,9 +126,8 @@ def smooth(faces: pd.DataFrame, *, seconds: float) -> pd.DataFrame:
     """Smooth the probabilities of each track: an exponential moving average over the past.
 
     What a track showed ``t`` seconds ago has the weight ``exp(-t / seconds)``, whatever the frame
-    rate; so the longer a gap is, the less counts what was before it. ``emotion`` and ``confidence``
-    are those of the smoothed probabilities. Faces without a track or without probabilities stay as
-    they are.
+    rate; so what was before a long gap hardly counts. ``emotion`` and ``confidence`` are those of
+    the smoothed probabilities. Faces without a track or without probabilities stay as they are.
 
     Args:
         faces: From `load`.

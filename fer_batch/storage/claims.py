@@ -132,7 +132,7 @@ class Claims:
         }
 
     def release_silent(self) -> None:
-        """Make the work of silent holders free for everyone, also for who has not seen the silence.
+        """Make the work of silent holders free, also for processes that have not seen the silence.
 
         Work that cannot be released now stays silent.
         """
