@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 EMOTIONS = (
     "happiness",
@@ -40,3 +44,18 @@ COLOURS: dict[str, Colour] = {
 """Colour (RGB) of each emotion in all drawings. These are the colours of Okabe and Ito, which
 colour-blind people can tell apart, but the darkest is lighter, and black is grey, to be visible on
 a dark panel."""
+
+
+def in_order(probs: NDArray[np.float32], classes: Sequence[str]) -> NDArray[np.float32]:
+    """Probabilities in EMOTIONS order.
+
+    Args:
+        probs: (M, C) float32, one column for each class.
+        classes: C emotions, in the order of a model's outputs.
+
+    Returns:
+        (M, 8) float32, NaN for emotions that are not among the classes.
+    """
+    ordered = np.full((len(probs), len(EMOTIONS)), np.nan, np.float32)
+    ordered[:, [EMOTIONS.index(name) for name in classes]] = probs
+    return ordered

@@ -21,7 +21,6 @@ from fer_batch.cli import schema as cli_schema
 from fer_batch.cli import setup as cli_setup
 from fer_batch.cli.console import place
 from fer_batch.errors import EXIT_DISK_FULL, EXIT_UNAVAILABLE
-from fer_batch.extras import how_to_install
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         code = 0
     except ModuleNotFoundError as error:
+        from fer_batch.extras import how_to_install
+
         code = _complain(f"{error}. To install it: {how_to_install(error.name)}", EXIT_USAGE)
     except OSError as error:
         code = _complain(error, EXIT_DISK_FULL if error.errno == errno.ENOSPC else EXIT_USAGE)

@@ -9,9 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_batch.errors import ConfigError
-from fer_batch.settings import CONFIGS
-
+# Everything else is imported where it is used: --help must not wait for pydantic.
 if TYPE_CHECKING:
     from fer_batch.cli.models import Commands
 
@@ -53,6 +51,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _template(parsed: argparse.Namespace) -> int:
+    from fer_batch.errors import ConfigError
+    from fer_batch.settings import CONFIGS
+
     shipped = {path.name: path for path in sorted(CONFIGS.rglob("*.*")) if path.is_file()}
     if unknown := [name for name in parsed.names if name not in shipped]:
         raise ConfigError(f"no settings file {unknown[0]}: there are {', '.join(shipped)}")

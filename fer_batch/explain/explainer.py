@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerActivation, LayerGradCam, Occlusion, Saliency
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fer_batch.emotions import EMOTIONS
+from fer_batch.emotions import EMOTIONS, in_order
 from fer_batch.errors import ConfigError
 from fer_batch.models import weights
 from fer_batch.models.networks import build_network
@@ -63,14 +62,12 @@ class Explainer:
         Returns:
             (M, 8) float32 in EMOTIONS order, NaN for emotions that the network does not know.
         """
-        probs = np.full((len(crops), len(EMOTIONS)), np.nan, np.float32)
         with torch.inference_mode():
             known = [
                 self._probs(batch.to(self._device)).cpu()
                 for batch in torch.split(crops, self._batch_size)
             ]
-        probs[:, self._columns] = torch.cat(known).numpy()
-        return probs
+        return in_order(torch.cat(known).numpy(), self.card.classes)
 
     def scores(self, crops: Tensor, emotion: Ints) -> Floats:
         """Probability of an emotion for each face.

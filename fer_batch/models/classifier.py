@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.optimization import fuse
 
-from fer_batch.emotions import EMOTIONS
+from fer_batch.emotions import in_order
 from fer_batch.errors import ConfigError
 from fer_batch.models import weights as weight_files
 from fer_batch.models.card import Card, Predict, find_classifier, find_weights
@@ -43,7 +43,6 @@ class Classifier:
         self._device = device
         self._batch_size = batch_size
         self._flip = flip
-        self._columns = [EMOTIONS.index(name) for name in self.card.classes]
 
     @torch.inference_mode()
     def __call__(self, crops: Tensor) -> Floats:
@@ -52,12 +51,12 @@ class Classifier:
         Args:
             crops: (M, C, S, S) float32, as `crop` makes them.
         """
-        probs = np.full((len(crops), len(EMOTIONS)), np.nan, np.float32)
+        known = np.empty((len(crops), len(self.card.classes)), np.float32)
         start = 0
         while start < len(crops):
             batch = crops[start : start + self._batch_size]
             try:
-                probs[start : start + len(batch), self._columns] = self._classify(batch)
+                known[start : start + len(batch)] = self._classify(batch)
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
                     raise ConfigError(
@@ -68,7 +67,7 @@ class Classifier:
                 logger.info("memory is short: %d faces at once from now on", self._batch_size)
                 continue
             start += len(batch)
-        return probs
+        return in_order(known, self.card.classes)
 
     def _classify(self, crops: Tensor) -> Floats:
         batch = crops.to(self._device, memory_format=torch.channels_last)

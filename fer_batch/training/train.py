@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from fer_batch.datasets import SPLITS, DatasetError, Split
 from fer_batch.datasets.pictures import Data, Pictures, fingerprint, load_data
-from fer_batch.emotions import EMOTIONS, LABEL_SETS
+from fer_batch.emotions import EMOTIONS, LABEL_SETS, in_order
 from fer_batch.errors import ConfigError, FerError
 from fer_batch.evaluation.metrics import measure
 from fer_batch.evaluation.plots import curves
@@ -261,14 +261,12 @@ def _calibrate(recipe: TrainConfig, data: Data, trainer: Trainer) -> tuple[float
     """The temperature that calibrates the network, and its scores on each held-out split."""
     pixels, targets = _tensors(recipe, data, "valid", trainer.device)
     temperature = _fit_temperature(trainer.logits(pixels), targets.argmax(1))
-    columns = [EMOTIONS.index(name) for name in data.classes]
     scores: dict[str, float] = {}
     for split in (split for split in SPLITS[1:] if split in data.pictures):
         pictures = data.pictures[split]
         pixels, _ = _tensors(recipe, data, split, trainer.device)
-        probs = np.full_like(pictures.targets, np.nan)
-        probs[:, columns] = torch.softmax(trainer.logits(pixels) / temperature, 1).cpu().numpy()
-        found = measure(probs, pictures.targets)
+        probs = torch.softmax(trainer.logits(pixels) / temperature, 1).cpu().numpy()
+        found = measure(in_order(probs, data.classes), pictures.targets)
         scores[f"{split}_n"] = found.n
         for name in ("accuracy", "macro_f1", "ece"):
             scores[f"{split}_{name}"] = round(getattr(found, name), 4)

@@ -225,7 +225,7 @@ def test_unknown_names_are_named_with_the_one_that_was_meant(run: Run) -> None:
         ({"method": "magic"}, ConfigError, "'magic': there are gradcam, "),
         ({"sample": -1}, ConfigError, "sample: expected 0 or more, got -1"),
         ({"media": "text.png"}, ExplainError, "no face"),
-        ({"settings": {"runtime.device": "gpu"}}, ConfigError, "'gpu' is not auto, cpu"),
+        ({"settings": {"runtime.device": "gpu"}}, ConfigError, "'gpu' is not a device"),
     ],
 )
 def test_wrong_questions_to_explain_are_named(run: Run, options, error, said: str) -> None:

@@ -277,4 +277,4 @@ def test_a_crash_on_windows_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
         ["work", "nowhere", "id", "1", "1", "0", "1"], timeout_s=60, on_log=logging.info
     )
     assert ended.was_killed
-    assert ended.said.endswith("stopped by the system: status 0xc0000005")
+    assert ended.message.endswith("stopped by the system: status 0xc0000005")

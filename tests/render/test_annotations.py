@@ -1,12 +1,13 @@
 """What is drawn on which frame."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fer_batch.emotions import EMOTIONS
-from fer_batch.records import ChunkResult, Faces, Floats
+from fer_batch.records import ChunkResult, Floats
 from fer_batch.render.annotations import (
     AROUND_S,
     LABEL_MARGIN,
@@ -28,20 +29,17 @@ def result(
 ) -> ChunkResult:
     """Frames 0, step, 2 * step, ... showing these tracks."""
     index = np.arange(len(tracks)) * step
-    frame_row = np.repeat(np.arange(len(tracks)), [len(faces) for faces in tracks])
-    m = len(frame_row)
-    if probs is None:
-        probs = np.tile(np.eye(len(EMOTIONS), dtype=np.float32)[0], (m, 1))
-    box_px = np.tile(np.float32([10, 20, 30, 40]), (m, 1))
-    box_px[:, 0] += frame_row
-    return ChunkResult(
-        media=media,
+    n_faces = [len(faces) for faces in tracks]
+    box_px = np.tile(np.float32([10, 20, 30, 40]), (sum(n_faces), 1))
+    box_px[:, 0] += np.repeat(np.arange(len(tracks)), n_faces)
+    return results.result(
+        media,
+        n_faces,
         frame_index=index,
         pts_s=index / fps,
-        is_damaged=np.zeros(len(tracks), np.bool_),
-        faces=Faces(frame_row, box_px, np.ones(m, np.float32)),
-        track_id=np.array([track for faces in tracks for track in faces], np.int64),
-        probs=probs,
+        box_px=box_px,
+        track_id=[track for faces in tracks for track in faces],
+        probs=results.HAPPY if probs is None else probs,
     )
 
 
@@ -79,15 +77,7 @@ def test_frames_between_show_the_last_faces_while_their_tracks_live(tmp_path: Pa
 
 def test_frames_before_the_first_one_seen_show_nothing(tmp_path: Path) -> None:
     chunk = result([[0], [0]], step=5)
-    late = ChunkResult(
-        chunk.media,
-        chunk.frame_index + 5,
-        chunk.pts_s,
-        chunk.is_damaged,
-        chunk.faces,
-        chunk.track_id,
-        chunk.probs,
-    )
+    late = replace(chunk, frame_index=chunk.frame_index + 5)
     assert shown(annotations(tmp_path, late), 4) == []
 
 

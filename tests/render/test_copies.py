@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from fer_batch.config import Config, Render, Sampling
-from fer_batch.emotions import COLOURS, EMOTIONS
+from fer_batch.emotions import COLOURS
 from fer_batch.errors import RenderError, StoreDiskFullError, StoreError
 from fer_batch.media import discovery, encode
 from fer_batch.media.decode import FrameReader
-from fer_batch.records import Bytes, ChunkResult, Faces, MediaFile
+from fer_batch.records import Bytes, ChunkResult, MediaFile
 from fer_batch.render.copies import render
 from fer_batch.render.outputs import Progress
 from fer_batch.results import store
@@ -56,17 +56,13 @@ def look_at(
 
 
 def _seen(file, size, frame_index, pts_s, has_face) -> ChunkResult:
-    rows = [row for row, index in enumerate(frame_index.tolist()) if has_face(index)]
-    n, m = len(frame_index), len(rows)
-    box_px = np.tile(np.float32(BOX) * np.float32([*size, *size]), (m, 1))
-    return ChunkResult(
-        media=file.media,
+    return results.result(
+        file.media,
+        [int(has_face(index)) for index in frame_index.tolist()],
         frame_index=frame_index,
         pts_s=pts_s,
-        is_damaged=np.zeros(n, np.bool_),
-        faces=Faces(np.array(rows, np.int64), box_px, np.ones(m, np.float32)),
-        track_id=np.zeros(m, np.int64) if file.kind == "video" else None,
-        probs=np.tile(np.eye(len(EMOTIONS), dtype=np.float32)[0], (m, 1)),
+        box_px=np.float32(BOX) * np.float32([*size, *size]),
+        track_id=0 if file.kind == "video" else None,
     )
 
 

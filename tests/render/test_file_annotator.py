@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from fer_batch.config import Config, Render
-from fer_batch.emotions import EMOTIONS
 from fer_batch.models.card import find_weights
-from fer_batch.records import Bools, Bytes, ChunkResult, Faces, FrameChunk, MediaInfo, MediaKind
+from fer_batch.records import Bools, Bytes, ChunkResult, FrameChunk, MediaInfo, MediaKind
 from fer_batch.render.annotations import load_annotations
 from fer_batch.render.file_annotator import FileAnnotator
 from tests.support import results
@@ -22,18 +21,12 @@ N = 6
 def file(kind: MediaKind, n_faces: int, *, looked_at: range = range(N)) -> ChunkResult:
     """What a run found in a file whose frames, at 10 per second, show faces that laugh."""
     n = len(looked_at)
-    return ChunkResult(
-        media=f"a.{kind}",
-        frame_index=np.array(looked_at),
-        pts_s=np.array(looked_at) / 10,
-        is_damaged=np.zeros(n, np.bool_),
-        faces=Faces(
-            frame_row=np.repeat(np.arange(n), n_faces),
-            box_px=np.tile(BOXES[:n_faces], (n, 1)),
-            score=np.ones(n * n_faces, np.float32),
-        ),
+    return results.result(
+        f"a.{kind}",
+        [n_faces] * n,
+        frame_index=looked_at,
+        box_px=np.tile(BOXES[:n_faces], (n, 1)),
         track_id=np.tile(np.arange(n_faces), n) if kind == "video" else None,
-        probs=np.tile(np.eye(len(EMOTIONS), dtype=np.float32)[0], (n * n_faces, 1)),
     )
 
 

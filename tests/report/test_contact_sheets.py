@@ -14,7 +14,6 @@ from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import RenderError, StoreDiskFullError
 from fer_batch.media import discovery
 from fer_batch.media.decode import FrameReader
-from fer_batch.records import ChunkResult, Faces
 from fer_batch.render.outputs import Progress
 from fer_batch.report import contact_sheets as sheets
 from fer_batch.report.contact_sheets import make_sheets
@@ -47,15 +46,12 @@ def look_at(out: Path, source: Path, shows: dict[int, int] | None = None, **row:
     probs = np.full((m, len(EMOTIONS)), 0.01, np.float32)
     for at, (frame_index, emotion) in enumerate(shows.items()):
         probs[at, emotion] = 0.6 + 0.3 * frame_index / n
-    seen = ChunkResult(
-        media=file.media,
-        frame_index=np.arange(n),
+    seen = results.result(
+        file.media,
+        np.bincount(list(shows), minlength=n).tolist(),
         pts_s=pts_s,
-        is_damaged=np.zeros(n, np.bool_),
-        faces=Faces(
-            np.array(list(shows), np.int64), np.tile(np.float32(BOX), (m, 1)), np.ones(m, "f4")
-        ),
-        track_id=np.zeros(m, np.int64) if file.kind == "video" else None,
+        box_px=BOX,
+        track_id=0 if file.kind == "video" else None,
         probs=probs,
     )
     values = {

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from fer_batch.emotions import EMOTIONS
-from fer_batch.records import ChunkResult, Faces
 from fer_batch.report import highlights
 from fer_batch.report.highlights import Highlight
 from fer_batch.results import timeline
@@ -39,17 +38,11 @@ def faces(
             probs[at, emotion] = prob
     results.write(
         folder,
-        ChunkResult(
-            media=media,
-            frame_index=np.arange(n),
+        results.result(
+            media,
+            [sum(frame < len(shown) for shown in tracks) for frame in range(n)],
             pts_s=np.arange(n) / RATE,
-            is_damaged=np.zeros(n, np.bool_),
-            faces=Faces(
-                frame_row=np.array([frame for frame, _, _ in rows], np.int64),
-                box_px=np.zeros((len(rows), 4), np.float32),
-                score=np.ones(len(rows), np.float32),
-            ),
-            track_id=np.array([track for _, track, _ in rows], np.int64),
+            track_id=[track for _, track, _ in rows],
             probs=probs,
         ),
     )

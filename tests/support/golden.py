@@ -19,7 +19,7 @@ from fer_batch.config import Config, Render
 from fer_batch.emotions import EMOTIONS
 from fer_batch.explain.explainer import Explainer
 from fer_batch.models.card import find_weights
-from fer_batch.records import ChunkResult, Faces, FrameChunk, MediaInfo
+from fer_batch.records import ChunkResult, FrameChunk, MediaInfo
 from fer_batch.render.annotations import load_annotations
 from fer_batch.render.file_annotator import FileAnnotator
 from fer_batch.render.heatmaps import Heatmaps
@@ -87,17 +87,11 @@ def _found(faces: Points) -> ChunkResult:
     probs = np.zeros((N, m, len(EMOTIONS)), np.float32)
     probs[..., 0], probs[..., 1], probs[..., 6] = mood**2, mood * (1 - mood), 1 - mood
     faces = np.tile(faces.astype(np.float32), (N, 1, 1))
-    return ChunkResult(
-        media="a.mp4",
-        frame_index=index,
-        pts_s=index / 10,
-        is_damaged=np.zeros(N, np.bool_),
-        faces=Faces(
-            frame_row=np.repeat(index, m),
-            box_px=faces[:, :2].reshape(-1, 4),
-            score=np.ones(N * m, np.float32),
-            points_px=faces[:, 2:],
-        ),
+    return results.result(
+        "a.mp4",
+        [m] * N,
+        box_px=faces[:, :2].reshape(-1, 4),
+        points_px=faces[:, 2:],
         track_id=np.tile(np.arange(m), N),
         probs=probs.reshape(N * m, -1),
     )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
 from fer_batch.config import Config
-from fer_batch.emotions import EMOTIONS
+from fer_batch.emotions import EMOTIONS, in_order
 from fer_batch.records import ChunkResult, Faces, MediaRow
 from fer_batch.results import columns, store
 from fer_batch.results.tables import Column
@@ -19,8 +20,43 @@ from fer_batch.results.tables import Column
 if TYPE_CHECKING:
     import pytest
 
+HAPPY = tuple(float(name == "happiness") for name in EMOTIONS)
 CONFIG_HASH = "c0ffee"
 CARD = '{"name": "hand-made"}'
+
+
+def result(
+    media: str,
+    n_faces: Sequence[int],
+    *,
+    frame_index: ArrayLike | None = None,
+    pts_s: ArrayLike | None = None,
+    box_px: ArrayLike = (0, 0, 0, 0),
+    points_px: ArrayLike | None = None,
+    track_id: ArrayLike | None = None,
+    probs: ArrayLike = HAPPY,
+) -> ChunkResult:
+    """A chunk with ``n_faces[i]`` faces in frame i, by default ten frames per second.
+
+    Boxes, tracks and probabilities may be given for each face, or one for all of them. Without
+    ``track_id`` it is that of a still image.
+    """
+    n, m = len(n_faces), sum(n_faces)
+    index = np.arange(n) if frame_index is None else np.array(frame_index, np.int64)
+    return ChunkResult(
+        media=media,
+        frame_index=index,
+        pts_s=index / 10 if pts_s is None else np.array(pts_s, np.float64),
+        is_damaged=np.zeros(n, np.bool_),
+        faces=Faces(
+            frame_row=np.repeat(np.arange(n), n_faces),
+            box_px=np.full((m, 4), box_px, np.float32),
+            score=np.ones(m, np.float32),
+            points_px=points_px,
+        ),
+        track_id=None if track_id is None else np.full(m, track_id, np.int64),
+        probs=np.full((m, len(EMOTIONS)), probs, np.float32),
+    )
 
 
 def chunk(
@@ -36,31 +72,29 @@ def chunk(
     rng = np.random.default_rng([seed, *media.encode()])
     n, m = len(n_faces), sum(n_faces)
     index = np.arange(first, first + n)
-    probs = np.full((m, len(EMOTIONS)), np.nan, np.float32)
-    probs[:, :n_classes] = rng.dirichlet(np.ones(n_classes), m)
-    return ChunkResult(
-        media=media,
+    probs = rng.dirichlet(np.ones(n_classes), m).astype(np.float32)
+    made = result(
+        media,
+        n_faces,
         frame_index=index,
-        pts_s=index / 25 if pts_s is None else np.array(pts_s, np.float64),
-        is_damaged=rng.random(n) < 0.3,
-        faces=Faces(
-            frame_row=np.repeat(np.arange(n), n_faces),
-            box_px=rng.random((m, 4), np.float32),
-            score=rng.random(m, np.float32),
-            points_px=rng.random((m, 5, 2), np.float32),
-        ),
+        pts_s=index / 25 if pts_s is None else pts_s,
         track_id=np.concatenate([np.arange(0), *(np.arange(k) for k in n_faces)]),
-        probs=probs,
+        probs=in_order(probs, EMOTIONS[:n_classes]),
     )
+    is_damaged = rng.random(n) < 0.3
+    faces = replace(
+        made.faces,
+        box_px=rng.random((m, 4), np.float32),
+        score=rng.random(m, np.float32),
+        points_px=rng.random((m, 5, 2), np.float32),
+    )
+    return replace(made, is_damaged=is_damaged, faces=faces)
 
 
 def still(media: str, n_faces: int = 1, *, seed: int = 0) -> ChunkResult:
     """The result of a still image, as a detector without points gives it."""
-    result = chunk(media, [n_faces], pts_s=[0.0], seed=seed)
-    faces = Faces(result.faces.frame_row, result.faces.box_px, result.faces.score)
-    return ChunkResult(
-        media, result.frame_index, result.pts_s, result.is_damaged, faces, None, result.probs
-    )
+    made = chunk(media, [n_faces], pts_s=[0.0], seed=seed)
+    return replace(made, faces=replace(made.faces, points_px=None), track_id=None)
 
 
 def row(media: str, **changes: object) -> MediaRow:
