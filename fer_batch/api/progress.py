@@ -39,7 +39,7 @@ def showing(progress: Progress) -> Iterator[Show]:
 
 @contextmanager
 def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at the first Ctrl-C, to finish the current files; the second one stops at once.
+    """Set `stop` at the first Ctrl-C, to end in an orderly way; the second one stops at once.
 
     Only the main thread can be interrupted: in others this does nothing.
     """
@@ -50,7 +50,7 @@ def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
     def first(number: int, frame: object) -> None:
         stop.set()
         signal.signal(signal.SIGINT, before)
-        sys.stderr.write("stopping after the current files; press Ctrl-C again to stop now\n")
+        sys.stderr.write("stopping, finished files are kept; press Ctrl-C again to stop at once\n")
 
     before = signal.signal(signal.SIGINT, first)
     try:
