@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from fer_batch.api.arguments import AnySettings, configure, place
-from fer_batch.api.progress import Progress, interrupts, showing
+from fer_batch.api.progress import Progress, showing, stop_on_interrupt
 from fer_batch.api.run import Run
-
-logger = logging.getLogger(__name__)
 
 
 def process(
@@ -47,7 +44,7 @@ def process(
     config, folder = configure(settings), place(out)
     sources = [inputs] if isinstance(inputs, str | Path) else inputs
     stop = threading.Event()
-    with interrupts(stop, logger.warning), showing(progress) as show:
+    with stop_on_interrupt(stop), showing(progress) as show:
         from fer_batch.pipeline.process import process as run  # it needs torch
 
         summary = run(
