@@ -1,7 +1,8 @@
-"""The records that stages pass on: files, frames, faces, rows.
+"""The records that one stage hands to the next: files, frames, faces, rows.
 
-Names carry their unit and space: ``_px`` is pixels of the upright source frame, ``_s`` seconds,
-``box_px`` is always ``x1, y1, x2, y2``. ``frame_index`` counts from 0 in presentation order.
+Names end in their unit: ``_px`` stands for pixels of the upright source frame, ``_s`` for seconds.
+A ``box_px`` is always ``x1, y1, x2, y2``. A ``frame_index`` counts from 0 in the order in which
+frames are shown.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ Ints = NDArray[np.int64]
 Seconds = NDArray[np.float64]
 
 Frames = Bytes | Sequence[Bytes]
-"""RGB pictures (H, W, 3) uint8: stacked as (N, H, W, 3), or of several sizes."""
+"""RGB pictures (H, W, 3) uint8: one array (N, H, W, 3), or a list if their sizes differ."""
 
 
 def _check(
     name: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: type
 ) -> None:
-    """Raise ValueError unless ``array`` has this dtype and shape (None matches any length)."""
+    """Raise ValueError unless the array has this dtype and shape (None stands for any length)."""
     fits = len(array.shape) == len(shape) and all(
         want is None or want == have for want, have in zip(shape, array.shape, strict=True)
     )
@@ -46,12 +47,12 @@ def _check(
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One of the consecutive pieces in which a video is done."""
+    """One of the consecutive pieces into which a video is divided."""
 
     number: int
-    """From 0."""
+    """Position of the piece in the video, from 0."""
     n: int
-    """Into how many the video is divided."""
+    """Number of pieces of the video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +62,40 @@ class MediaFile:
     path: Path
     """Absolute path."""
     media: str
-    """POSIX path relative to the root of the run: the file's name in every table."""
+    """POSIX path relative to the input folder: the file's name in every table."""
     kind: MediaKind
-    """GIF counts as video: it has frames and times."""
+    """A GIF is a video, as it has frames and times."""
     size_bytes: int
     mtime_ns: int
+    """Time of the last change, in nanoseconds since 1970."""
     subject: str | None = None
-    """DISFA subject (``SN001``) where the file stands in DISFA's own layout."""
+    """DISFA subject (``SN001``), for files in folders that are laid out as DISFA's."""
     camera: Literal["left", "right"] | None = None
-    """DISFA camera where the file stands in DISFA's own layout."""
+    """DISFA camera, for files in folders that are laid out as DISFA's."""
     piece: Piece = Piece(0, 1)
-    """What of it is meant; the whole unless a video is done in pieces."""
+    """The piece of the file that is to be done; by default the whole file."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What the container says of a file, before any frame is decoded."""
+    """What the container says about a file, before any frame is decoded."""
 
     width_px: int
-    """Of the upright frame, after rotation."""
+    """Width of the upright frame, after rotation."""
     height_px: int
+    """Height of the upright frame, after rotation."""
     rotation_deg: int
     """Counter-clockwise turn that makes the stored frame upright: 0, 90, 180 or 270."""
     frame_rate: Fraction | None
-    """Average rate in frames per second; None for a still image or when it is unknown."""
+    """Average rate in frames per second; None for a still image, or if unknown."""
     duration_s: float | None
+    """Length of the video; None for a still image, or if unknown."""
     n_frames_container: int | None
-    """Frames that the container holds and means to show."""
+    """Number of frames that the container holds and wants shown; None if unknown."""
     codec: str
     start_s: float = 0.0
-    """Container time of ``pts_s`` 0: subtract it from a sound packet's time to be in step."""
+    """Time in the container at which ``pts_s`` is 0. Subtract it from the times of sound packets to
+    get times that fit the frames."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +109,7 @@ class FrameChunk:
     pts_s: Seconds
     """(N,) float64, each frame's own presentation time."""
     is_damaged: Bools
-    """(N,) bool, True where the decoder reported or concealed an error."""
+    """(N,) bool, True for frames in which the decoder reported or concealed an error."""
 
     def __post_init__(self) -> None:
         n = len(self.rgb)
@@ -116,22 +121,24 @@ class FrameChunk:
 
 @dataclass(frozen=True, slots=True)
 class DecodeReport:
-    """How the decoding of a file, or a piece, went; complete once its last frame was delivered."""
+    """How the decoding of a file, or a piece, went. It is complete after the last frame."""
 
     decoder: str
-    """Which decoder ran: ``decord``, ``pyav``, ``pillow``, or ``decord+pyav`` when both did."""
+    """The decoders that were used: ``decord``, ``pyav``, ``decord+pyav`` or ``pillow``."""
     n_frames_decoded: int
-    """Frames that came out of the decoder, before sampling."""
+    """Number of frames that were decoded, before sampling."""
     n_frames_damaged: int
+    """Number of decoded frames with errors."""
     n_frames_missing: int
-    """Frames that the container promised for the chosen time span and no decoder gave."""
+    """Number of frames in the chosen time span that the container lists but no decoder gave."""
     n_frames_wanted: int = 0
-    """Frames that were asked for, these included."""
+    """Number of frames that should have been decoded, with the missing ones."""
     n_segments: int = 0
+    """Number of segments of the video."""
     n_segments_fallback: int = 0
-    """Segments that Decord could not do and PyAV did."""
+    """Number of segments that PyAV decoded because Decord could not."""
     problems: tuple[str, ...] = ()
-    """What else went wrong, in words for the user."""
+    """What else went wrong, as text for the user."""
 
     @classmethod
     def join(cls, reports: Sequence[DecodeReport]) -> DecodeReport:
@@ -150,7 +157,7 @@ class DecodeReport:
 
     @property
     def message(self) -> str | None:
-        """What went wrong, in words for the user; None when all is well."""
+        """What went wrong, as text for the user; None if nothing did."""
         counts = {"missing": self.n_frames_missing, "damaged": self.n_frames_damaged}
         problems = [
             f"{n} of {self.n_frames_wanted} frames {'is' if n == 1 else 'are'} {what}"
@@ -161,7 +168,7 @@ class DecodeReport:
 
     @property
     def status(self) -> Status:
-        """``ok``, ``partial`` when frames are missing or damaged, ``failed`` when none came out."""
+        """``failed`` if frames are missing and none was decoded; ``partial`` for other problems."""
         if self.n_frames_decoded == 0 and self.n_frames_missing > 0:
             return "failed"
         return "partial" if self.n_frames_missing or self.n_frames_damaged or self.message else "ok"
@@ -169,16 +176,16 @@ class DecodeReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
-    """Every face of a chunk of frames, one row per face, ordered by frame."""
+    """All faces of a chunk of frames, one row per face, ordered by frame."""
 
     frame_row: Ints
-    """(M,) int64, row of the face's frame in its chunk, ascending."""
+    """(M,) int64, position of the face's frame in the chunk, ascending."""
     box_px: Floats
     """(M, 4) float32, x1 y1 x2 y2 in pixels of the full upright frame, inside it."""
     score: Floats
-    """(M,) float32, the detector's own confidence; its scale differs between detectors."""
+    """(M,) float32, how sure the detector is; its scale differs between detectors."""
     points_px: Floats | None = None
-    """(M, 5, 2) float32: right eye, left eye, nose, right and left corner of the mouth."""
+    """(M, 5, 2) float32, x y of right eye, left eye, nose, right and left corner of the mouth."""
 
     def __post_init__(self) -> None:
         m = len(self.frame_row)
@@ -193,11 +200,11 @@ class Faces:
 
     @classmethod
     def join(cls, parts: Sequence[Faces], n_frames: Sequence[int]) -> Faces:
-        """The faces of consecutive runs of frames as those of one.
+        """The faces of consecutive chunks as the faces of one chunk.
 
         Args:
-            parts: Faces of each run.
-            n_frames: Frames of each run.
+            parts: Faces of each chunk.
+            n_frames: Number of frames of each chunk.
         """
         first = np.cumsum([0, *n_frames])
         rows = [faces.frame_row + start for faces, start in zip(parts, first, strict=False)]
@@ -210,7 +217,7 @@ class Faces:
         )
 
     def split(self, n_frames: Sequence[int]) -> Iterator[Faces]:
-        """The faces of each of several runs of frames, with rows counted within the run."""
+        """The faces of each of several chunks, whose numbers of frames are given: undoes `join`."""
         first = 0
         for n in n_frames:
             start, stop = np.searchsorted(self.frame_row, [first, first + n])
@@ -225,7 +232,7 @@ class Faces:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkResult:
-    """All that is known of one chunk of frames once its faces are classified: what is stored."""
+    """What is stored about a chunk of frames: its faces, their tracks and their emotions."""
 
     media: str
     frame_index: Ints
@@ -235,7 +242,7 @@ class ChunkResult:
     track_id: Ints | None
     """(M,) int64, unique within a video; None for a still image."""
     probs: Floats
-    """(M, 8) float32 in EMOTIONS order, NaN where the model does not know the emotion."""
+    """(M, 8) float32 in EMOTIONS order, NaN for emotions that the model does not know."""
 
     def __post_init__(self) -> None:
         n, m = len(self.frame_index), len(self.faces)
@@ -249,11 +256,13 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class MediaRow:
-    """One row of the ``media`` table: an input file and what became of it."""
+    """One row of the table ``media``: an input file and what became of it.
+
+    `fer_batch.results.columns` says what each field means.
+    """
 
     media: str
     root: str
-    """Absolute folder that ``media`` is relative to."""
     kind: MediaKind
     status: Status
     error: str | None
@@ -265,7 +274,6 @@ class MediaRow:
     height_px: int | None
     rotation_deg: int | None
     frame_rate: str | None
-    """Average rate as a fraction in text: ``30000/1001``."""
     duration_s: float | None
     n_frames_container: int | None
     n_frames_decoded: int
@@ -275,10 +283,7 @@ class MediaRow:
     decoder: str | None
     n_segments: int
     n_segments_fallback: int
-    """Segments that Decord could not do and PyAV did."""
     detector: str
     model: str
     config_hash: str
-    """Of every setting and weight file that changes results."""
     seconds: float
-    """Wall time from opening the file to its last row."""

@@ -44,14 +44,14 @@ SHARDS = """
 import sys
 from pathlib import Path
 from fer_batch.config import load
-from fer_batch.distributed.shared_run import take_part
+from fer_batch.distributed.shared_run import join_run
 from fer_batch.distributed.supervisor import do_shard
 from fer_batch.pipeline.plan import make_plan
 from fer_batch.results import store
 
 media, out, *settings = sys.argv[1:]
 plan = make_plan([Path(media, "clip.mp4")], Path(out), load(None, settings))
-with take_part(plan, Path(out), max_mb=1000, split_mb=1e6, lease_s=60):
+with join_run(plan, Path(out), max_mb=1000, split_mb=1e6, lease_s=60):
     assert do_shard(Path(out), 1, timeout_s=300, on_log=print)
 print([(row.media, row.status) for row in store.media_rows(Path(out))])
 """

@@ -47,7 +47,7 @@ _SUMMARY = b"fer_batch.piece"
 
 @dataclass(frozen=True, slots=True)
 class _Summary:
-    """What joining needs to know of a piece beside the rows of its frames and faces."""
+    """What joining needs to know about a piece besides the rows of its frames and faces."""
 
     identity: str
     """File, configuration and piece, from `_identity`."""
@@ -235,7 +235,7 @@ def _tracked(
             shots.append(0)
         before = np.array(piece.last, np.float32)
         with _opened(path) as file:
-            for group in range(file.num_row_groups):  # a frame is in one group
+            for group in range(file.num_row_groups):  # all faces of a frame are in one group
                 frames, faces, found = _divided(file.read_row_group(group))
                 is_cut = np.isin(np.arange(n_frames, n_frames + len(frames)), shots)
                 track_id = tracker.update(found, frames["pts_s"].to_numpy(), is_cut)
@@ -255,15 +255,12 @@ def _merged(result: ChunkResult) -> pa.Table:
     """A row for each face, and a row without values of ``faces`` for each frame without a face."""
     frames, faces = TABLES["frames"].rows(result), TABLES["faces"].rows(result)
     n_rows = np.maximum(frames["n_faces"].to_numpy(), 1)
-    frame_row = np.repeat(np.arange(len(frames)), n_rows)
-    has_face = np.isin(frame_row, result.faces.frame_row)
-    frames = frames.take(pa.array(frame_row))
+    frame_of_row = np.repeat(np.arange(len(frames)), n_rows)
+    has_face = np.isin(frame_of_row, result.faces.frame_row)
+    frames = frames.take(pa.array(frame_of_row))
     faces = faces.take(pa.array(has_face.cumsum() - 1, mask=~has_face))
     schema = _schema()
-    columns = [
-        (frames if name in frames.schema.names else faces)[name].cast(type_)
-        for name, type_ in zip(schema.names, schema.types, strict=True)
-    ]
+    columns = [(frames if name in frames.schema.names else faces)[name] for name in schema.names]
     return pa.Table.from_arrays(columns, schema=schema)
 
 

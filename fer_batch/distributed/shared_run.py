@@ -36,6 +36,7 @@ from fer_batch.pipeline.manifest import Problem, Summary, run_manifest
 from fer_batch.pipeline.plan import Plan, plan_for
 from fer_batch.records import MediaFile, Piece
 from fer_batch.results import store
+from fer_batch.results.columns import VERSION
 from fer_batch.results.parquet import writing
 from fer_batch.settings import validate
 from fer_batch.storage import claims, urls
@@ -44,7 +45,7 @@ from fer_batch.storage.claims import Claim, ClaimLostError, Claims
 MAX_WAIT_S = 86_400.0
 """How long a process waits for another that plans a run, ends it, or makes pictures of it."""
 DRAWING_LEASE_S = 60.0
-FORMAT = 2
+FORMAT = f"2, tables {VERSION}"
 """Version of the files in OUT/.run. A run of another version counts as one with other settings."""
 
 
