@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 EXTRAS = {
+    "ipykernel": "notebook",
     "ipywidgets": "notebook",
     "optuna": "train",
     "prefect_dask": "dask",

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from fer_batch.api.arguments import AnySettings, configure, place
+from fer_batch.api.arguments import SettingsLike, configure, place
 from fer_batch.config import Sampling
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import MediaError, PictureError
@@ -61,7 +61,7 @@ class Analyzer:
         DetectorError, WeightsError: A model cannot be loaded.
     """
 
-    def __init__(self, *, settings: AnySettings = None, device: str = "auto") -> None:
+    def __init__(self, *, settings: SettingsLike = None, device: str = "auto") -> None:
         config = configure(settings)
         if device != "auto":
             config = configure({"runtime.device": device}, config)
@@ -84,8 +84,8 @@ class Analyzer:
 
         Args:
             pictures: Files or URLs, arrays or PIL pictures, one or several. Arrays are RGB, uint8,
-                (H, W, 3); several of one size may be one array (N, H, W, 3). That colours are in
-                the order of OpenCV, BGR, cannot be seen from an array: turn them around first.
+                (H, W, 3); several of one size may be one array (N, H, W, 3). Arrays of OpenCV are
+                BGR, which cannot be seen from the numbers: give ``bgr[:, :, ::-1]``.
 
         Returns:
             One row for each face, by picture and from left to right: ``picture`` (its path as it
@@ -128,8 +128,8 @@ class Analyzer:
         rgb = self._read(picture)
         faces = self._detector.detect([rgb])
         probs = self._classifier(crop([rgb], faces, self._card))
-        look = self._config.render
-        return Image.fromarray(annotate(rgb, faces, probs, look, explainer=self._explainer))
+        drawn = annotate(rgb, faces, probs, self._config.render, explainer=self._explainer)
+        return Image.fromarray(drawn)
 
     def __repr__(self) -> str:
         return f"Analyzer: {self._config.detector.name}, {self._card.name}, {self._device}"

@@ -9,12 +9,12 @@ from fer_batch.config import Config, load
 from fer_batch.errors import ConfigError
 from fer_batch.storage import urls
 
-AnySettings = Config | Mapping[str, object] | str | Path | None
+SettingsLike = Config | Mapping[str, object] | str | Path | None
 """A dict (``{"sampling.fps": 5}`` or ``{"sampling": {"fps": 5}}``), the path of a YAML file, a
 whole `Config`, or None."""
 
 
-def configure(settings: AnySettings, base: Config | None = None) -> Config:
+def configure(settings: SettingsLike, base: Config | None = None) -> Config:
     """The configuration that settings mean.
 
     Args:

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from fer_batch.api.arguments import AnySettings, configure, place
-from fer_batch.api.progress import Progress, interrupts, showing
+from fer_batch.api.arguments import SettingsLike, configure, place
+from fer_batch.api.progress import Progress, showing, stop_on_interrupt
 from fer_batch.api.run import Run
-
-logger = logging.getLogger(__name__)
 
 
 def process(
     inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    settings: AnySettings = None,
+    settings: SettingsLike = None,
     force: bool = False,
     progress: Progress = False,
 ) -> Run:
     """Find every face in videos and images, and write its emotions into tables.
 
-    What an earlier call did already is left alone: call again after an interruption, or when files
-    were added. Files that fail raise nothing, `Run.problems` names them. When this is interrupted,
-    it stops after what is under way and keeps what is complete.
+    A second call processes only files that are new, were changed, or failed before. Files that fail
+    raise nothing, `Run.problems` names them. An interruption (Ctrl-C) ends the call soon, a second
+    one at once. Finished files are kept, and others are begun anew by the next call.
 
     Args:
         inputs: File, folder (searched to its depths) or URL, or several of them.
         out: Folder or URL for the results.
         settings: What differs from the defaults: a dict such as ``{"sampling.fps": 5}``, the path
             of a YAML file, or a `Config`.
-        force: Do again what is done.
+        force: Process all files again.
         progress: True shows a bar; a function is called with the share that is done and a text.
 
     Raises:
@@ -47,7 +44,7 @@ def process(
     config, folder = configure(settings), place(out)
     sources = [inputs] if isinstance(inputs, str | Path) else inputs
     stop = threading.Event()
-    with interrupts(stop, logger.warning), showing(progress) as show:
+    with stop_on_interrupt(stop), showing(progress) as show:
         from fer_batch.pipeline.process import process as run  # it needs torch
 
         summary = run(
@@ -59,7 +56,7 @@ def process(
             stop=stop,
         )
     if summary.interrupted:
-        raise KeyboardInterrupt("what is complete is kept: process again to go on")
+        raise KeyboardInterrupt("finished files are kept: process again to continue")
     return Run(folder)
 
 

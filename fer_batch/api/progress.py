@@ -5,48 +5,43 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+LINE_S = 30
+"""Seconds between two lines of progress where there is neither a terminal nor a notebook."""
 
 Show = Callable[[float, str], None]
 """Takes the share of the work that is done, in [0, 1], and a line of text."""
 Progress = bool | Show
-"""True: a bar, where there is a terminal or a notebook; False: nothing; or who takes it instead."""
+"""True: a bar; False: nothing; or a function that shows progress in another way."""
 
 
 @contextmanager
 def showing(progress: Progress) -> Iterator[Show]:
-    """Show progress while the block runs, on standard error or in the cell of a notebook."""
+    """Show progress while the block runs.
+
+    Args:
+        progress: True shows a bar, in a notebook or on standard error; where that is not a
+            terminal, a line every `LINE_S` seconds.
+    """
     if callable(progress):
         yield progress
-        return
-    if not progress or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    elif not progress:
         yield lambda share, text: None
-        return
-    from rich import progress as bars
-    from rich.console import Console
-
-    columns = (
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
-        bars.TimeRemainingColumn(),
-        bars.TextColumn("{task.description}"),
-    )
-    in_one_place = sys.stdout.isatty()  # else what is printed would follow the bar out of its file
-    with bars.Progress(*columns, console=Console(stderr=True), redirect_stdout=in_one_place) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda share, text: bar.update(task, completed=share, description=text)
+    elif sys.stderr.isatty() or "ipykernel" in sys.modules:
+        with _bar() as show:
+            yield show
+    else:
+        yield _lines()
 
 
 @contextmanager
-def interrupts(stop: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C sets `stop`, so that what is complete is kept; a second one interrupts at once.
+def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` at the first Ctrl-C, to end in an orderly way; the second one stops at once.
 
     Only the main thread can be interrupted: in others this does nothing.
-
-    Args:
-        stop: Asks the work to end.
-        say: Told, at the first Ctrl-C, what happens now.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -55,10 +50,42 @@ def interrupts(stop: threading.Event, say: Callable[[str], None]) -> Iterator[No
     def first(number: int, frame: object) -> None:
         stop.set()
         signal.signal(signal.SIGINT, before)
-        say("stopping after what is under way; interrupt again to stop at once")
+        sys.stderr.write("stopping, finished files are kept; press Ctrl-C again to stop at once\n")
 
     before = signal.signal(signal.SIGINT, first)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _bar() -> Iterator[Show]:
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+    )
+    on_terminal = sys.stdout.isatty()  # rich would move what is printed into a file to the terminal
+    with progress.Progress(
+        *columns, console=Console(stderr=True), redirect_stdout=on_terminal
+    ) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda share, text: bar.update(task, completed=share, description=text)
+
+
+def _lines() -> Show:
+    shown_s = time.monotonic()
+
+    def show(share: float, text: str) -> None:
+        nonlocal shown_s
+        if time.monotonic() - shown_s >= LINE_S:
+            shown_s = time.monotonic()
+            sys.stderr.write(f"{share:.0%}  {text}\n")
+            sys.stderr.flush()
+
+    return show

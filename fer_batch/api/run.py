@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fer_batch.api.arguments import AnySettings, configure, place
+from fer_batch.api.arguments import SettingsLike, configure, place
 from fer_batch.api.progress import Progress, showing
 from fer_batch.config import Config, Style
 from fer_batch.errors import ConfigError, FerError, StoreError
@@ -104,7 +104,7 @@ class Run:
         *,
         at: float = 0.0,
         style: Style | None = None,
-        settings: AnySettings = None,
+        settings: SettingsLike = None,
     ) -> Image.Image:
         """The annotated frame that a player shows at a time, as a picture of Pillow.
 
@@ -135,7 +135,7 @@ class Run:
         style: Style | None = None,
         force: bool = False,
         progress: Progress = False,
-        settings: AnySettings = None,
+        settings: SettingsLike = None,
     ) -> list[Path]:
         """Make annotated copies of videos and images, in the folder ``annotated`` of the run.
 
@@ -171,7 +171,7 @@ class Run:
         *,
         force: bool = False,
         progress: Progress = False,
-        settings: AnySettings = None,
+        settings: SettingsLike = None,
     ) -> list[Path]:
         """Make contact sheets, in the folder ``sheets`` of the run: all files at a glance.
 
@@ -201,7 +201,7 @@ class Run:
             )
 
     def report(
-        self, media: Names = None, *, progress: Progress = False, settings: AnySettings = None
+        self, media: Names = None, *, progress: Progress = False, settings: SettingsLike = None
     ) -> Path:
         """Write a summary of the run with timelines, into its folder ``report``.
 
@@ -238,7 +238,7 @@ class Run:
         method: Method | Sequence[Method] = "gradcam",
         sample: int | None = None,
         progress: Progress = False,
-        settings: AnySettings = None,
+        settings: SettingsLike = None,
     ) -> pd.DataFrame:
         """Explain why the classifier saw what it saw, in pictures and numbers.
 
@@ -304,7 +304,7 @@ class Run:
         more = f"<p>and {len(names) - MOST_FILES:,} more</p>" if len(names) > MOST_FILES else ""
         return table.to_html(index=False, border=0) + more
 
-    def _config(self, settings: AnySettings, style: Style | None = None) -> Config:
+    def _config(self, settings: SettingsLike, style: Style | None = None) -> Config:
         """The settings of the run, with others laid over them."""
         base = validate(Config, store.read_run(self.folder)["config"])
         config = configure(settings, base)

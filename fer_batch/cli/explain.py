@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch.cli.console import place, progress_bar
+from fer_batch.api.progress import showing
+from fer_batch.cli.console import place
 from fer_batch.cli.options import add_split, dataset_options, device_option, whole_number
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
@@ -155,7 +156,7 @@ def _write(
     from fer_batch.explain.report import explain
 
     code = 0
-    with progress_bar(parsed.quiet) as show:
+    with showing(not parsed.quiet) as show:
         try:
             explain(
                 faces,

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_batch import __version__
+from fer_batch.api.progress import showing, stop_on_interrupt
 from fer_batch.cli import explain as cli_explain
 from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
 from fer_batch.cli import schema as cli_schema
 from fer_batch.cli import setup as cli_setup
-from fer_batch.cli.console import place, progress_bar, stop_on_interrupt
+from fer_batch.cli.console import place
 from fer_batch.errors import EXIT_DISK_FULL, EXIT_UNAVAILABLE
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
     from fer_batch.pipeline.manifest import Summary
-    from fer_batch.pipeline.process import Progress
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -189,23 +189,15 @@ def _work(parsed: argparse.Namespace) -> int:
 def _process(parsed: argparse.Namespace) -> int:
     config = cli_render.configure(parsed)
     stop = threading.Event()
-    with stop_on_interrupt(stop), progress_bar(parsed.quiet) as show:
+    with stop_on_interrupt(stop), showing(not parsed.quiet) as show:
         from fer_batch.pipeline.process import process
-
-        def on_progress(progress: Progress) -> None:
-            show(
-                progress.share,
-                f"{progress.n_files_done:,}/{progress.n_files:,} files  "
-                f"{progress.n_frames:,} frames  {progress.n_faces:,} faces  "
-                f"{progress.n_frames / progress.seconds:,.0f} frames/s",
-            )
 
         summary = process(
             parsed.inputs,
             parsed.out,
             config,
             force=parsed.force,
-            on_progress=on_progress,
+            on_progress=lambda progress: show(progress.share, str(progress)),
             stop=stop,
         )
     for problem in summary.problems:
@@ -223,23 +215,16 @@ def _show(parsed: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from fer_batch.api.run import overview
     from fer_batch.results import timeline
 
-    numbers = ("frames", "seconds", "with a face", "tracks")
-    table = Table("media", "status", *numbers, "mean probabilities", box=None, pad_edge=False)
+    files = overview(timeline.summary(parsed.out))
+    table = Table(*files.columns, box=None, pad_edge=False)
     for column in table.columns[2:6]:
         column.justify = "right"
     table.columns[0].overflow = "fold"
-    for row in timeline.summary(parsed.out).to_dict("records"):
-        table.add_row(
-            row["media"],
-            row["status"],
-            f"{row['frames']:,}",
-            f"{row['seconds']:.1f}" if row["kind"] == "video" else "",
-            f"{row['face_share']:.0%}" if row["frames"] else "",
-            str(row["tracks"]) if row["kind"] == "video" else "",
-            timeline.strongest(row),
-        )
+    for row in files.itertuples(index=False):
+        table.add_row(*row)
     Console().print(table)
     return 0
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch.cli.console import place, progress_bar
+from fer_batch.api.progress import showing
+from fer_batch.cli.console import place
 from fer_batch.cli.options import (
     add_data,
     add_split,
@@ -211,7 +212,7 @@ def _train(parsed: argparse.Namespace) -> int:
                 flush=True,
             )
 
-    with progress_bar(parsed.quiet) as show:
+    with showing(not parsed.quiet) as show:
 
         def on_step(epoch: int, share: float) -> None:
             show((epoch - 1 + share) / recipe.epochs, f"epoch {epoch}/{recipe.epochs}")
@@ -237,7 +238,7 @@ def _sweep(parsed: argparse.Namespace) -> int:
     reuse_freed_memory()
     config = load_sweep(parsed.config)
     device = pick_device(parsed.device)
-    with progress_bar(parsed.quiet) as show:
+    with showing(not parsed.quiet) as show:
 
         def on_trial(table: pd.DataFrame) -> None:
             done = ~table["state"].isin(["running", "waiting"])
@@ -259,7 +260,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     evaluation.check_names(weights)
     data = evaluation.LabelledSplit(parsed.dataset, parsed.data, parsed.split)
     evaluations = []
-    with progress_bar(parsed.quiet) as show:
+    with showing(not parsed.quiet) as show:
         for number, path in enumerate(weights):
             show(number / len(weights), path.stem)
             evaluations.append(

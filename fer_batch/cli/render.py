@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_batch.cli.console import place, progress_bar
+from fer_batch.api.progress import showing
+from fer_batch.cli.console import place
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _sheet(parsed: argparse.Namespace) -> int:
 def _report(parsed: argparse.Namespace) -> int:
     from fer_batch.report.summary import make_report
 
-    with progress_bar(parsed.quiet) as show:
+    with showing(not parsed.quiet) as show:
         path = make_report(
             parsed.out,
             _configure_as_run(parsed),
@@ -191,17 +192,9 @@ def _make(
 ) -> int:
     from fer_batch.errors import RenderError
 
-    with progress_bar(parsed.quiet) as show:
-
-        def on_progress(progress: Progress) -> None:
-            show(
-                progress.share,
-                f"{what}: {progress.n_files_done:,}/{progress.n_files:,} files  "
-                f"{progress.n_frames:,} frames",
-            )
-
+    with showing(not parsed.quiet) as show:
         try:
-            paths = make(on_progress)
+            paths = make(lambda progress: show(progress.share, f"{what}: {progress}"))
         except RenderError as error:
             print(f"fer-batch: {error}", file=sys.stderr)
             return EXIT_FILES_FAILED

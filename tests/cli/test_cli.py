@@ -222,7 +222,7 @@ def test_interrupt_keeps_what_is_complete(
     assert run("process", folder, "-o", out) == 130
     thread.join()
     error = capsys.readouterr().err
-    assert "stopping after the current files" in error
+    assert "stopping, finished files are kept" in error
     assert "run again to continue" in error
     assert "Traceback" not in error
     n_done = len(timeline.load_media(out))

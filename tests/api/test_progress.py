@@ -1,19 +1,21 @@
-"""Progress: a bar on a terminal, otherwise a line now and then."""
+"""Progress: a bar on a terminal, otherwise a line now and then; and what Ctrl-C does."""
 
 import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from fer_batch.cli import console
+from fer_batch.api import progress
 
 SHOW = """
-from fer_batch.cli.console import progress_bar
-with progress_bar(quiet=False) as show:
+from fer_batch.api.progress import showing
+with showing(True) as show:
     print("epoch 1")
     show(1.0, "epochs")
 """
@@ -38,11 +40,33 @@ def test_lines_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     time_s = iter([0, 10, 31, 31, 40, 62, 62])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(time_s))
-    with console.progress_bar(quiet=False) as show:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(time_s))
+    with progress.showing(True) as show:
         for share in (0.1, 0.2, 0.3, 0.405):
             show(share, "3/10 files")
     assert capsys.readouterr().err.splitlines() == ["20%  3/10 files", "40%  3/10 files"]
-    with console.progress_bar(quiet=True) as show:
+    with progress.showing(False) as show:
         show(0.5, "3/10 files")
     assert capsys.readouterr().err == ""
+
+
+def test_first_interrupt_asks_and_the_second_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    stop = threading.Event()
+    with progress.stop_on_interrupt(stop):
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        assert "press Ctrl-C again" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_other_threads_are_not_interrupted() -> None:
+    def work() -> None:
+        with progress.stop_on_interrupt(threading.Event()):
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    handlers = [signal.getsignal(signal.SIGINT)]
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers[0] == handlers[1]
