@@ -1,6 +1,5 @@
 """Shards done by real processes, which files, signals and disks end in all ways."""
 
-import logging
 import os
 import subprocess
 import textwrap
@@ -203,9 +202,10 @@ def test_a_shard_that_others_hold_or_did_is_left_to_them(
             assert not do_shard(out, 1, timeout_s=1)
 
 
-def test_a_worker_whose_shard_was_given_away_commits_nothing(
+def test_a_worker_whose_shard_was_given_away_says_so_and_commits_nothing(
     save: Callable[..., Path], out: Path
 ) -> None:
+    said: list[str] = []
     plan = make_plan([save("a.mp4")], out, CONFIG)
     with join_run(plan, out, max_mb=1000, split_mb=1e6, lease_s=60) as run:
         first = run.take(1)
@@ -216,8 +216,10 @@ def test_a_worker_whose_shard_was_given_away_commits_nothing(
         assert second
         arguments = ["work", str(out), run.id, "1", str(first.generation), "0", "1"]
         with second:
-            ended = run_command(arguments, timeout_s=300, on_log=logging.info)
+            ended = run_command(arguments, timeout_s=300, on_log=said.append)
     assert ended.exit_code == 2
+    assert not ended.was_killed
+    assert ended.message == "\n".join(said)
     assert "given to another worker" in ended.message
     assert store.media_rows(out) == []
 
@@ -255,16 +257,6 @@ def test_a_full_disk_here_leaves_the_shard_to_others(
     assert [row.status for row in store.media_rows(out)] == ["ok"]
 
 
-def test_a_command_is_heard_while_it_runs() -> None:
-    said: list[str] = []
-    ended = run_command(
-        ["work", "nowhere", "id", "1", "1", "0", "1"], timeout_s=60, on_log=said.append
-    )
-    assert ended.exit_code == 2
-    assert ended.message == "\n".join(said)
-    assert not ended.was_killed
-
-
 def test_a_crash_on_windows_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
     wait = subprocess.Popen.wait
 
@@ -274,7 +266,7 @@ def test_a_crash_on_windows_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess.Popen, "wait", crashed)
     ended = run_command(
-        ["work", "nowhere", "id", "1", "1", "0", "1"], timeout_s=60, on_log=logging.info
+        ["work", "nowhere", "id", "1", "1", "0", "1"], timeout_s=60, on_log=lambda line: None
     )
     assert ended.was_killed
     assert ended.message.endswith("stopped by the system: status 0xc0000005")

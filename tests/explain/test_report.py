@@ -1,6 +1,7 @@
 """Explaining whole runs and data sets: every face once, from its own pixels, whatever fails."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +11,52 @@ import pytest
 import torch
 from PIL import Image
 
+from fer_batch import plotting
 from fer_batch.cli import explain as cli_explain
 from fer_batch.config import Config, load
 from fer_batch.datasets.pictures import load_data
+from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import ConfigError, ExplainError, StoreError
+from fer_batch.explain import plots
 from fer_batch.explain.explainer import METHODS, Explainer
 from fer_batch.explain.face_sources import FaceSelection, PictureFaces, RunFaces, rebatch
 from fer_batch.explain.report import ALL, CHANCE, TABLE, explain
-from fer_batch.models.card import find_weights
+from fer_batch.models.networks import NETWORKS
 from fer_batch.pipeline import process as pipeline
 from fer_batch.results import store, timeline
+from tests.support.bars import TINY
 from tests.support.cards import make_weights
 from tests.support.clips import clip
 from tests.support.command import run as command
 from tests.support.portraits import SETTINGS, portrait, portraits
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "_nothing_is_drawn")
 CPU = torch.device("cpu")
-N_FRAMES = 8
+N_FRAMES = 6
 KEY = ["media", "frame_index", "face_index"]
-CONFIG = load(None, [*SETTINGS, "decode.segment_frames=4"])
+
+
+@pytest.fixture
+def _nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are empty files: to draw them takes longer than to explain the faces."""
+    monkeypatch.setattr(plots, "save", lambda figure, path, **_: path.touch())
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of a network that is fast enough for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "tiny", TINY)
+        yield make_weights(tmp_path_factory.mktemp("weights"), network="tiny", input_size_px=24)
+
+
+@pytest.fixture(scope="module")
+def config(weights: Path) -> Config:
+    return load(None, [*SETTINGS, "decode.segment_frames=3", f"classifier.weights={weights}"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
     """A run over two videos and an image, beside its input."""
     root = tmp_path_factory.mktemp("finished")
     source = root / "in" / "day 1"
@@ -41,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip(source.parent / "one.mp4", portraits(1, N_FRAMES))
     clip(source / "two.mp4", portraits(2, N_FRAMES))
     Image.fromarray(portrait(3)).save(source / "still.png")
-    pipeline.process([source.parent], root / "out", CONFIG)
+    pipeline.process([source.parent], root / "out", config)
     return root
 
 
@@ -53,12 +76,13 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def explainer() -> Explainer:
-    return Explainer(find_weights("default"), CPU)
+def explainer(weights: Path) -> Explainer:
+    return Explainer(weights, CPU)
 
 
 def faces_of(out: Path, explainer: Explainer, **selection: object) -> RunFaces:
-    return RunFaces(out, CONFIG, explainer.card, FaceSelection(**selection))  # type: ignore[arg-type]
+    config = Config.model_validate(store.read_run(out)["config"])
+    return RunFaces(out, config, explainer.card, FaceSelection(**selection))  # type: ignore[arg-type]
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -121,7 +145,10 @@ def test_frames_at_chosen_times(finished: Path, tmp_path: Path, explainer: Expla
     assert drawn == expected
 
 
-def test_any_emotion_can_be_explained(finished: Path, tmp_path: Path, explainer: Explainer) -> None:
+def test_any_emotion_can_be_explained(
+    finished: Path, tmp_path: Path, explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "save", plotting.save)  # this test draws its pictures
     faces = faces_of(
         finished / "out", explainer, emotion="fear", media=("day 1/still.png",), max_drawn=1
     )
@@ -131,6 +158,10 @@ def test_any_emotion_can_be_explained(finished: Path, tmp_path: Path, explainer:
     assert set(table["emotion"]) == {"fear"}
     np.testing.assert_allclose(table["score"][:3], seen["fear"], atol=1e-4)
     assert [path.name for path in (tmp_path / "emotions").iterdir()] == ["fear.png"]
+    drawn = [*tmp_path.rglob("0*.png"), tmp_path / "emotions" / "fear.png"]
+    assert len(drawn) == 4
+    for path in drawn:
+        Image.open(path).verify()
 
 
 def test_sample_is_of_this_size_and_always_the_same(finished: Path, explainer: Explainer) -> None:
@@ -207,7 +238,7 @@ def test_run_of_which_nothing_is_left(copy: Path, tmp_path: Path, explainer: Exp
 
 
 def test_other_weights_than_those_of_the_run_are_refused(finished: Path, tmp_path: Path) -> None:
-    other = Explainer(make_weights(tmp_path), CPU)
+    other = Explainer(make_weights(tmp_path, network="tiny", classes=EMOTIONS[:6]), CPU)
     with pytest.raises(ExplainError, match="made with other weights"):
         RunFaces(finished / "out", Config(), other.card, FaceSelection())
 
@@ -241,7 +272,9 @@ def test_labelled_pictures(tmp_path: Path, explainer: Explainer) -> None:
         for number in range(3):
             face = Image.fromarray(portrait(1, number)).crop((10, 150, 160, 300))
             face.rotate(5 * number).save(tmp_path / "in" / "test" / name / f"{number}.png")
-    data = load_data("folders", tmp_path / "in", size_px=48, splits=("test",))
+    data = load_data(
+        "folders", tmp_path / "in", size_px=explainer.card.input_size_px, splits=("test",)
+    )
     faces = PictureFaces(data.pictures["test"], explainer, FaceSelection(max_drawn=1), batch_size=4)
     summary = explain(faces, explainer, tmp_path / "out", ["gradcam"])
     table = read(tmp_path / "out").query("method == 'gradcam'")
@@ -265,15 +298,17 @@ def test_command(finished: Path, copy: Path, capsys: pytest.CaptureFixture[str])
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_command_for_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_for_data(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "in" / "test" / "happy"
     folder.mkdir(parents=True)
     Image.fromarray(portrait(1)).crop((10, 150, 160, 300)).save(folder / "a.png")
     data = ["--dataset", "folders", "--data", tmp_path / "in", "-o", tmp_path / "out"]
-    assert command("explain-data", "default", *data, "--emotion", "surprise", "-q") == 0
+    assert command("explain-data", weights, *data, "--emotion", "surprise", "-q") == 0
     assert not capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out" / "emotions").iterdir()] == ["surprise.png"]
-    assert command("explain-data", "default", *data, "--emotion", "joy") == 2
+    assert command("explain-data", weights, *data, "--emotion", "joy") == 2
     assert "happiness" in capsys.readouterr().err
 
 

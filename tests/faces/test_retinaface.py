@@ -206,7 +206,7 @@ def test_no_frames_no_faces(weights: Path) -> None:
 
 
 def test_short_memory_makes_smaller_batches_with_the_same_faces(weights: Path) -> None:
-    frames = [*PICTURES, *PICTURES, *PICTURES]
+    frames = [*PICTURES, *PICTURES]
     ours = detector(weights, longest_side_px=64, min_score=apart(weights, frames, 64))
     expected = ours.detect(frames)
     assert len(expected)

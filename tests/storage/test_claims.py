@@ -1,12 +1,12 @@
 """Claims, as several processes see them: each `Claims` object stands for one."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,15 @@ with Claims(path_of(sys.argv[1]), float(sys.argv[2])).take("a") as claim:
     claim.share = 0.25
     print("held", flush=True)
     time.sleep(600)
+"""
+RACE = """
+import sys
+from fer_batch.storage.claims import Claims
+from fer_batch.storage.urls import path_of
+mine = Claims(path_of(sys.argv[1]), 60)
+print("ready", flush=True)
+sys.stdin.readline()
+print(*(number for number in range(20) if mine.take(str(number))))
 """
 
 
@@ -79,16 +88,28 @@ def test_what_is_done_is_not_taken_again(folder: Path) -> None:
     assert other.take("a") is None
 
 
-def _race(folder: Path, n: int) -> list[str]:
-    mine = Claims(folder, 60)
-    return [str(number) for number in range(n) if mine.take(str(number))]
-
-
 def test_of_many_processes_one_gets_each(folder: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(4) as pool:
-        taken = pool.starmap(_race, [(folder, 20)] * 4)
-    assert sorted(name for names in taken for name in names) == sorted(map(str, range(20)))
+    with ExitStack() as stack:
+        racers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", RACE, str(folder)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(4)
+        ]
+        for racer in racers:
+            assert racer.stdout
+            assert racer.stdout.readline() == "ready\n"
+        for racer in racers:
+            assert racer.stdin
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        taken = [name for racer in racers for name in racer.communicate()[0].split()]
+    assert sorted(taken) == sorted(map(str, range(20)))
 
 
 def test_what_a_killed_process_held_is_free_at_once(
