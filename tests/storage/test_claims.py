@@ -32,7 +32,8 @@ from fer_batch.storage.urls import path_of
 mine = Claims(path_of(sys.argv[1]), 60)
 print("ready", flush=True)
 sys.stdin.readline()
-print(*(number for number in range(20) if mine.take(str(number))))
+print(*(number for number in range(20) if mine.take(str(number))), flush=True)
+sys.stdin.readline()  # what it took would be free for others as soon as it has ended
 """
 
 
@@ -108,7 +109,11 @@ def test_of_many_processes_one_gets_each(folder: Path) -> None:
             assert racer.stdin
             racer.stdin.write("go\n")
             racer.stdin.flush()
-        taken = [name for racer in racers for name in racer.communicate()[0].split()]
+        taken = [
+            name for racer in racers if racer.stdout for name in racer.stdout.readline().split()
+        ]
+        for racer in racers:
+            racer.communicate()
     assert sorted(taken) == sorted(map(str, range(20)))
 
 
