@@ -53,8 +53,8 @@ class Analyzer:
     Args:
         settings: What differs from the defaults, as for `process`; the sections ``detector``,
             ``classifier``, ``render`` (for `annotate`) and ``runtime`` count.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto``: what the settings say, which is a GPU if
-            there is one.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto``: what the settings say, which is
+            a CUDA GPU if there is one.
 
     Raises:
         ConfigError: A setting is wrong or unknown, or there is no such device.

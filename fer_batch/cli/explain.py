@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 
 from fer_batch.api.progress import showing
 from fer_batch.cli.console import place
-from fer_batch.cli.options import add_split, dataset_options, device_option, whole_number
+from fer_batch.cli.options import (
+    EXIT_FILES_FAILED,
+    Commands,
+    add_split,
+    dataset_options,
+    device_option,
+    whole_number,
+)
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
     from fer_batch.explain.explainer import Explainer
     from fer_batch.explain.face_sources import FaceSelection, FaceSource
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-EXIT_FILES_FAILED = 1
 METHODS = ("gradcam", "gradcam++", "occlusion", "saliency", "integrated-gradients")
 
 

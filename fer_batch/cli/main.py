@@ -20,6 +20,7 @@ from fer_batch.cli import render as cli_render
 from fer_batch.cli import schema as cli_schema
 from fer_batch.cli import setup as cli_setup
 from fer_batch.cli.console import place
+from fer_batch.cli.options import EXIT_FILES_FAILED, Commands
 from fer_batch.errors import EXIT_DISK_FULL, EXIT_UNAVAILABLE
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentParser]) -> None:
+def _add_process(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:
     process = commands.add_parser(
         "process",
         parents=[*parents, cli_render.span(), cli_render.look()],
@@ -145,7 +146,7 @@ def _add_process(commands: cli_models.Commands, parents: list[argparse.ArgumentP
     process.set_defaults(run=_process)
 
 
-def _add_work(commands: cli_models.Commands) -> None:
+def _add_work(commands: Commands) -> None:
     work = commands.add_parser(
         "work",
         help="process files of a shared run (used by the Prefect flows)",
@@ -208,7 +209,7 @@ def _process(parsed: argparse.Namespace) -> int:
         print("interrupted: finished files are kept; run again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
     rendered = cli_render.annotate(parsed, config) if parsed.annotate else 0
-    return cli_render.EXIT_FILES_FAILED if summary.n_failed else rendered
+    return EXIT_FILES_FAILED if summary.n_failed else rendered
 
 
 def _show(parsed: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fer_batch.api.progress import showing
 from fer_batch.cli.console import place
 from fer_batch.cli.options import (
+    Commands,
     add_data,
     add_split,
     dataset_options,
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fer_batch.training.log import Epoch
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_commands(commands: Commands, verbosity: argparse.ArgumentParser) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What a module of commands adds them to."""
+EXIT_FILES_FAILED = 1
 
 
 def device_option() -> argparse.ArgumentParser:
@@ -13,7 +18,7 @@ def device_option() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device",
         default="auto",
-        help="auto, cpu, cuda or cuda:N (auto: the first GPU, or the CPU if there is none)",
+        help="auto, cpu, cuda, cuda:N or mps (auto: the first GPU, or the CPU if there is none)",
     )
     return parser
 

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 from fer_batch.api.progress import showing
 from fer_batch.cli.console import place
+from fer_batch.cli.options import EXIT_FILES_FAILED, Commands
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
     from fer_batch.config import Config
     from fer_batch.render.outputs import Progress
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-EXIT_FILES_FAILED = 1
 
 _KEYS = {
     "start": "sampling.start_s",

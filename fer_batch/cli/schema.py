@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fer_batch.cli.options import Commands
+
 # Everything else is imported where it is used: --help must not wait for pyarrow.
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fer_batch.results.tables import Table
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 PLAIN_TYPES = {"string": "text", "bool": "true or false", "float": "number", "double": "number"}
 """Names of Arrow types for people; all other single values are whole numbers."""

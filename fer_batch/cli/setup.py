@@ -7,11 +7,11 @@ import shutil
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from fer_batch.cli.options import Commands
 
 # Everything else is imported where it is used: --help must not wait for pydantic.
-if TYPE_CHECKING:
-    from fer_batch.cli.models import Commands
 
 
 def add_commands(commands: Commands) -> None:
