@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_batch.api.progress import showing
-from fer_batch.cli.console import place
 from fer_batch.cli.options import (
     EXIT_FILES_FAILED,
     Commands,
     add_split,
     dataset_options,
     device_option,
+    place,
     whole_number,
 )
 

@@ -19,8 +19,7 @@ from fer_batch.cli import models as cli_models
 from fer_batch.cli import render as cli_render
 from fer_batch.cli import schema as cli_schema
 from fer_batch.cli import setup as cli_setup
-from fer_batch.cli.console import place
-from fer_batch.cli.options import EXIT_FILES_FAILED, Commands
+from fer_batch.cli.options import EXIT_FILES_FAILED, Commands, place
 from fer_batch.errors import EXIT_DISK_FULL, EXIT_UNAVAILABLE
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.

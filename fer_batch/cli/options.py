@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""What several commands have in common: options, their values, an exit code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from typing import TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What a module of commands adds them to."""
 EXIT_FILES_FAILED = 1
+
+
+def place(text: str) -> Path:
+    """A path or URL of the command line, for argparse."""
+    from fer_batch.errors import ConfigError
+    from fer_batch.storage.urls import path_of
+
+    try:
+        return path_of(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def device_option() -> argparse.ArgumentParser:

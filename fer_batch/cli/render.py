@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_batch.api.progress import showing
-from fer_batch.cli.console import place
-from fer_batch.cli.options import EXIT_FILES_FAILED, Commands
+from fer_batch.cli.options import EXIT_FILES_FAILED, Commands, place
 
 # Everything else is imported where it is used: --help must not wait for torch and pandas.
 if TYPE_CHECKING:
