@@ -37,6 +37,8 @@ _TICK = Fraction(1, 90_000)
 """Unit of frame times; exact for the usual rates, even for 30000/1001."""
 _COPIED_SOUND = frozenset({"aac", "flac", "mp3", "opus"})
 """Codecs that MP4 files can hold and browsers can play; other sound is converted to AAC."""
+_AAC_LAYOUTS = "mono|stereo|3.0|4.0|5.0|5.1|7.1"
+"""Arrangements of loudspeakers that AAC has; ffmpeg converts others to the closest of these."""
 _LOG_BYTES, _LOG_LINES = 4096, 4
 """How much of the end of ffmpeg's messages is read, and how many lines are shown."""
 
@@ -224,7 +226,10 @@ def _command(path: Path, settings: Render, comment: str, sound: Sound | None) ->
     else:
         options = _mp4_options(settings) | {"metadata": f"comment={comment}"}
     if sound:
-        options["acodec"] = "copy" if sound.codec in _COPIED_SOUND else "aac"
+        if sound.codec in _COPIED_SOUND:
+            options["acodec"] = "copy"
+        else:
+            options |= {"acodec": "aac", "af": f"aformat=channel_layouts={_AAC_LAYOUTS}"}
         options["strict"] = "experimental"  # ffmpeg 5.1 calls FLAC in MP4 files experimental
         place: dict[str, object] = {"itsoffset": -sound.origin_s}
         if sound.start_s is not None:

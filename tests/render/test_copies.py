@@ -1,6 +1,5 @@
 """Rendering a run: every frame at its time with its sound, and what happens when it cannot."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -201,13 +200,30 @@ def test_other_sound_becomes_aac_and_stays_in_step(
 
 
 @pytest.mark.usefixtures("each_ffmpeg")
-def test_damaged_sound_does_not_cost_the_video(made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["2.1", "6.1", "hexagonal"])
+def test_sound_for_unusual_loudspeakers_is_made_usual(
+    made: Made, tmp_path: Path, layout: str
+) -> None:
+    sound = ("-af", f"aformat=channel_layouts={layout}")
+    source = with_sound(tmp_path / "a.mkv", made("plain"), "pcm_s16le", *sound)
+    look_at(tmp_path / "out", *found(source))
+    [path] = render(tmp_path / "out", FAST)
+    assert len(frames_of(path)[0]) == 60
+    assert sound_of(path)[-1][0] > 1.8
+    with av.open(str(path)) as copy:
+        assert copy.streams.audio[0].layout.name in {"stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
+
+
+@pytest.mark.usefixtures("each_ffmpeg")
+@pytest.mark.parametrize("seed", [4, 6])  # of 4 ffmpeg 5.1 makes loudspeakers that AAC lacks
+def test_damaged_sound_does_not_cost_the_video(made: Made, tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
     whole = with_sound(tmp_path / "whole.mkv", made("plain"), "ac3")
     data = bytearray(whole.read_bytes())
     for _, packet in sound_of(whole):
         if len(packet) > 20:
             at = data.index(packet)
-            data[at : at + len(packet)] = os.urandom(len(packet))
+            data[at : at + len(packet)] = random.bytes(len(packet))
     source = tmp_path / "a.mkv"
     source.write_bytes(data)
     look_at(tmp_path / "out", *found(source))
