@@ -24,7 +24,7 @@ from fer_batch.faces.detectors import Detector
 from fer_batch.faces.tracking import Tracker
 from fer_batch.models.card import ModelCard, find_weights
 from fer_batch.models.classifier import Classifier
-from fer_batch.records import Bools, Bytes, Faces, Floats, Frames
+from fer_batch.records import Bytes, Floats, Frames
 
 CLIPS = ("pyfeat_single_face.mp4", "liveportrait_d13.mp4", "liveportrait_s20.mp4")
 WAYS = (("box", 0.0), ("points", 0.0), ("points", 0.1), ("points", 0.2), ("points", 0.3))
@@ -62,19 +62,13 @@ def accuracy(
     true = pictures.targets.argmax(axis=1)
     shares = []
     for frames, faces in zip(views, found, strict=True):
-        chosen = where(faces, is_alone[faces.frame_row])
+        chosen = faces.take(is_alone[faces.frame_row])
         right = [
             classifier(crop(frames, chosen, card)).argmax(axis=1) == true[chosen.frame_row]
             for card in cards
         ]
         shares.append([float(each.mean()) for each in right])
     return int(is_alone.sum()), shares[0], shares[1]
-
-
-def where(faces: Faces, keep: Bools) -> Faces:
-    """Some of the faces."""
-    columns = (faces.frame_row, faces.box_px, faces.score, faces.points_px)
-    return Faces(*(column[keep] for column in columns))
 
 
 def unrest(

@@ -22,14 +22,16 @@ DETECTORS = {
     "yunet": [
         "detector.name=yunet",
         f"detector.yunet.weights={WEIGHTS / 'face_detection_yunet_2023mar.onnx'}",
+        "detector.yunet.weak_score=0.7",
     ],
     "retinaface mobilenet0.25": [
         "detector.name=retinaface",
         "detector.retinaface.network=mobilenet0.25",
         f"detector.retinaface.weights={WEIGHTS / 'retinaface_mnet025_m2man.pth'}",
+        "detector.retinaface.weak_score=0.7",
     ],
 }
-"""Settings of each."""
+"""Settings of each, without weak faces, as for still images."""
 PACKAGES = ("torch", "decord", "av", "opencv-python-headless", "pyarrow")
 
 

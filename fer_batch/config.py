@@ -104,7 +104,9 @@ class RetinaFace(Settings):
     longest_side_px: int = Field(960, ge=64, le=4096)
     """Frames are resized to this longest side before faces are looked for."""
     min_score: float = Field(0.7, gt=0, lt=1)
-    """Least probability of a face."""
+    """Least probability of a face that begins a track, and of every face of a still image."""
+    weak_score: float = Field(0.5, gt=0, lt=1)
+    """Least probability of a face that continues a track; without effect above min_score."""
     nms_iou: float = Field(0.4, gt=0, le=1)
     """When two faces overlap more than this (0 to 1), only the more certain one is kept."""
 
@@ -117,7 +119,9 @@ class YuNet(Settings):
     longest_side_px: int = Field(640, ge=64, le=4096)
     """Larger frames are shrunk to this longest side before faces are looked for."""
     min_score: float = Field(0.7, gt=0, lt=1)
-    """Least score of a face."""
+    """Least score of a face that begins a track, and of every face of a still image."""
+    weak_score: float = Field(0.5, gt=0, lt=1)
+    """Least score of a face that continues a track; without effect above min_score."""
     nms_iou: float = Field(0.3, gt=0, le=1)
     """When two faces overlap more than this (0 to 1), only the more certain one is kept."""
 
@@ -190,6 +194,9 @@ class Track(Settings):
     """Smallest overlap (0 to 1) of a face with the place where a track expects it."""
     max_gap_s: float = Field(0.5, ge=0)
     """A track ends when its face was not found for longer than this, in seconds."""
+    min_s: float = Field(0.4, ge=0)
+    """A track that lasts less than this, in seconds, is short: mostly no face at all. Its faces are
+    marked in the tables, and left out of what is made from them. 0: no track is short."""
     cut_threshold: float = Field(0.3, gt=0, le=1)
     """All tracks end at a cut, which is where two frames differ by more than this (0 to 1)."""
 
@@ -203,6 +210,28 @@ class Classifier(Settings):
     flip: bool = False
     """Average the probabilities of each face and its mirror image: more stable, but it takes twice
     as long."""
+
+
+class Quality(Settings):
+    """Which faces are good enough to classify: only the column is_usable depends on it."""
+
+    min_size_px: float = Field(24, ge=0)
+    """Least size: the longer side of the box, in pixels."""
+    min_sharpness: float = Field(0.05, ge=0)
+    """Least sharpness: about 0.5 is sharp, and below 0.05 expressions are hard to see."""
+    min_brightness: float = Field(0.1, ge=0, le=1)
+    """Least mean brightness."""
+    max_brightness: float = Field(0.95, ge=0, le=1)
+    """Largest mean brightness."""
+    max_yaw_deg: float = Field(50, ge=0, le=180)
+    """How far a face may look to the left or right, in degrees. Only detectors with points give
+    angles."""
+    max_pitch_deg: float = Field(20, ge=0, le=180)
+    """How far a face may look up or down, in degrees."""
+    max_roll_deg: float = Field(40, ge=0, le=180)
+    """How far a face may be tilted to a side, in degrees."""
+    max_edge_share: float = Field(0.4, ge=0, le=1)
+    """How much of the square around a face may lie outside the frame."""
 
 
 class Render(Settings):
@@ -294,12 +323,13 @@ class Config(Settings):
     decode: Decode = Decode()
     detector: Detector = Detector()
     track: Track = Track()
+    quality: Quality = Quality()
     classifier: Classifier = Classifier()
     render: Render = Render()
     runtime: Runtime = Runtime()
 
 
-RESULT_SECTIONS = {"sampling", "decode", "detector", "track", "classifier"}
+RESULT_SECTIONS = {"sampling", "decode", "detector", "track", "quality", "classifier"}
 """Sections that change tables; a change here makes a second run do the work again."""
 
 _HEAD = """All settings of fer-batch. To change some of them, copy them into a file of your own and

@@ -8,7 +8,7 @@ frames are shown.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -198,6 +198,21 @@ class Faces:
     def __len__(self) -> int:
         return len(self.frame_row)
 
+    @property
+    def face_index(self) -> Ints:
+        """(M,) int64, number of each face within its frame, from 0."""
+        return np.arange(len(self)) - np.searchsorted(self.frame_row, self.frame_row)
+
+    def take(self, rows: Bools | slice) -> Faces:
+        """Some of the faces, in their order."""
+        points = self.points_px
+        return Faces(
+            frame_row=self.frame_row[rows],
+            box_px=self.box_px[rows],
+            score=self.score[rows],
+            points_px=None if points is None else points[rows],
+        )
+
     @classmethod
     def join(cls, parts: Sequence[Faces], n_frames: Sequence[int]) -> Faces:
         """The faces of consecutive chunks as the faces of one chunk.
@@ -221,13 +236,48 @@ class Faces:
         first = 0
         for n in n_frames:
             start, stop = np.searchsorted(self.frame_row, [first, first + n])
-            yield Faces(
-                frame_row=self.frame_row[start:stop] - first,
-                box_px=self.box_px[start:stop],
-                score=self.score[start:stop],
-                points_px=None if self.points_px is None else self.points_px[start:stop],
-            )
+            faces = self.take(slice(start, stop))
+            yield replace(faces, frame_row=faces.frame_row - first)
             first += n
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quality:
+    """How good M faces are for classification: see `fer_batch.faces.quality`."""
+
+    size_px: Floats
+    """(M,) float32, like all measures; this one is the longer side of the box."""
+    sharpness: Floats
+    """0 where everything has the same brightness."""
+    brightness: Floats
+    """In [0, 1]."""
+    yaw_deg: Floats
+    """Above 0 where the face looks to the right of the frame; NaN, like the other angles, where it
+    has no points."""
+    pitch_deg: Floats
+    """Above 0 where the face looks up."""
+    roll_deg: Floats
+    """Above 0 where the face is turned clockwise."""
+    edge_share: Floats
+    """In [0, 1]."""
+    is_usable: Bools
+    """(M,) bool, True for a face within the limits of the configuration."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            dtype = np.bool_ if name == "is_usable" else np.float32
+            _check(name, getattr(self, name), (len(self.size_px),), dtype)
+
+    @classmethod
+    def join(cls, parts: Sequence[Quality]) -> Quality:
+        """The quality of all faces of consecutive chunks."""
+        empty = {name: np.empty(0, bool if name == "is_usable" else "f4") for name in cls.__slots__}
+        return cls(
+            **{
+                name: np.concatenate([nothing, *(getattr(part, name) for part in parts)])
+                for name, nothing in empty.items()
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,6 +293,11 @@ class ChunkResult:
     """(M,) int64, unique within a video; None for a still image."""
     probs: Floats
     """(M, 8) float32 in EMOTIONS order, NaN for emotions that the model does not know."""
+    quality: Quality | None = None
+    """Of the faces; None where they were not measured."""
+    is_short: Bools | None = None
+    """(M,) bool, True for a face of a short track; None where it is unknown, or for a still image.
+    """
 
     def __post_init__(self) -> None:
         n, m = len(self.frame_index), len(self.faces)
@@ -252,6 +307,10 @@ class ChunkResult:
         if self.track_id is not None:
             _check("track_id", self.track_id, (m,), np.int64)
         _check("probs", self.probs, (m, len(EMOTIONS)), np.float32)
+        if self.quality is not None:
+            _check("quality.size_px", self.quality.size_px, (m,), np.float32)
+        if self.is_short is not None:
+            _check("is_short", self.is_short, (m,), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)

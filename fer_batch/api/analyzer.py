@@ -18,7 +18,8 @@ from fer_batch.config import Sampling
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import MediaError, PictureError
 from fer_batch.faces.crop import crop
-from fer_batch.faces.detectors import build_detector
+from fer_batch.faces.detectors import build_detector, without_weak
+from fer_batch.faces.quality import measure
 from fer_batch.media import discovery
 from fer_batch.media.cache import fetched
 from fer_batch.media.decode import FrameReader
@@ -26,7 +27,7 @@ from fer_batch.media.decode.images import upright_rgb
 from fer_batch.models.classifier import Classifier
 from fer_batch.pipeline.lanes import Resources
 from fer_batch.pipeline.plan import plan_for
-from fer_batch.records import Bytes, ChunkResult, Faces, Floats
+from fer_batch.records import Bytes, ChunkResult, Faces, Floats, Quality
 from fer_batch.render.file_annotator import load_explainer
 from fer_batch.render.still import annotate
 from fer_batch.results.columns import TABLES
@@ -101,18 +102,21 @@ class Analyzer:
         names: list[str | int] = []
         found, n_frames, probs = [], [], [np.empty((0, len(EMOTIONS)), np.float32)]
         crops: list[torch.Tensor] = []
+        qualities = []
         while block := list(itertools.islice(named, self._detector.batch_frames)):
             names += [str(each) if isinstance(each, str | Path) else at for at, each in block]
             frames = [self._read(picture, position) for position, picture in block]
-            found.append(self._detector.detect(frames))
+            found.append(self._detect(frames))
             n_frames.append(len(frames))
             crops.append(crop(frames, found[-1], self._card))
+            qualities.append(measure(frames, found[-1], self._card, self._config.quality))
             if sum(map(len, crops)) >= self._batch_size:
                 probs.append(self._classifier(torch.cat(crops)))
                 crops.clear()
         if crops:
             probs.append(self._classifier(torch.cat(crops)))
-        return _table(names, Faces.join(found, n_frames), np.concatenate(probs))
+        faces = Faces.join(found, n_frames)
+        return _table(names, faces, np.concatenate(probs), Quality.join(qualities))
 
     def annotate(self, picture: Picture) -> Image.Image:
         """One picture with its faces, and what they show, drawn on it, as a picture of Pillow.
@@ -126,13 +130,16 @@ class Analyzer:
             PictureError, MediaError, DetectorError: As for a call.
         """
         rgb = self._read(picture)
-        faces = self._detector.detect([rgb])
+        faces = self._detect([rgb])
         probs = self._classifier(crop([rgb], faces, self._card))
         drawn = annotate(rgb, faces, probs, self._config.render, explainer=self._explainer)
         return Image.fromarray(drawn)
 
     def __repr__(self) -> str:
         return f"Analyzer: {self._config.detector.name}, {self._card.name}, {self._device}"
+
+    def _detect(self, frames: list[Bytes]) -> Faces:
+        return without_weak(self._detector.detect(frames), self._config.detector)
 
     def _read(self, picture: Picture, position: int = 0) -> Bytes:
         """The pixels of a picture: (H, W, 3) uint8 RGB."""
@@ -177,7 +184,9 @@ def _each(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return pictures
 
 
-def _table(names: Sequence[str | int], faces: Faces, probs: Floats) -> pd.DataFrame:
+def _table(
+    names: Sequence[str | int], faces: Faces, probs: Floats, quality: Quality
+) -> pd.DataFrame:
     """The faces of pictures, as the table ``faces`` has them."""
     n = len(names)
     result = ChunkResult(
@@ -188,7 +197,9 @@ def _table(names: Sequence[str | int], faces: Faces, probs: Floats) -> pd.DataFr
         faces=faces,
         track_id=None,
         probs=probs,
+        quality=quality,
     )
     rows: pd.DataFrame = TABLES["faces"].rows(result).to_pandas()
+    rows["is_usable"] = rows["is_usable"].astype("boolean")
     rows.insert(0, "picture", pd.Index(names or np.arange(0)).take(faces.frame_row))
-    return rows.drop(columns=["media", "frame_index", "pts_s", "track_id"])
+    return rows.drop(columns=["media", "frame_index", "pts_s", "track_id", "is_short"])

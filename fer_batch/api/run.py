@@ -46,16 +46,26 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = place(folder)
 
-    def faces(self, media: Names = None, *, smooth_s: float = 0.0) -> pd.DataFrame:
+    def faces(
+        self,
+        media: Names = None,
+        *,
+        smooth_s: float = 0.0,
+        short: bool = False,
+        usable: bool = False,
+    ) -> pd.DataFrame:
         """One row for each face in each frame, ordered by media, frame_index and face_index.
 
         Args:
             media: Files to read.
             smooth_s: Time in seconds over which the probabilities of each track are steadied: see
                 `fer_batch.results.timeline.smooth`; 0 gives them as they are.
+            short: Also faces of tracks that last less than ``track.min_s``, which are mostly none.
+            usable: Only faces that are good enough to classify (column ``is_usable``).
         """
         _check_not_negative("smooth_s", smooth_s)
-        faces = timeline.load(self.folder, media=self._names(media))
+        names = self._names(media)
+        faces = timeline.load(self.folder, media=names, short=short, usable=usable)
         return timeline.smooth(faces, seconds=smooth_s) if smooth_s else faces
 
     def frames(self, media: Names = None) -> pd.DataFrame:
@@ -68,7 +78,13 @@ class Run:
         return files if names is None else files[files["media"].isin(names)].reset_index(drop=True)
 
     def segments(
-        self, media: Names = None, *, min_s: float = 0.0, smooth_s: float = 0.5
+        self,
+        media: Names = None,
+        *,
+        min_s: float = 0.0,
+        smooth_s: float = 0.5,
+        short: bool = False,
+        usable: bool = False,
     ) -> pd.DataFrame:
         """Who showed what, from when to when: the times over which a track shows one emotion.
 
@@ -76,21 +92,32 @@ class Run:
             media: Videos to read; still images have no tracks.
             min_s: Shortest segment that is kept, in seconds.
             smooth_s: As for `faces`: without it, many segments last only a moment.
+            short: As for `faces`.
+            usable: As for `faces`.
 
         Returns:
             media, track_id, emotion, start_s, end_s, n_faces, confidence (mean), by track and time.
         """
         _check_not_negative("min_s", min_s)
-        return timeline.segments(self.faces(media, smooth_s=smooth_s), min_s=min_s)
+        faces = self.faces(media, smooth_s=smooth_s, short=short, usable=usable)
+        return timeline.segments(faces, min_s=min_s)
 
-    def summary(self, media: Names = None) -> pd.DataFrame:
+    def summary(
+        self, media: Names = None, *, short: bool = False, usable: bool = False
+    ) -> pd.DataFrame:
         """One row for each input file: what was looked at, and what was seen on average.
+
+        Args:
+            media: Files to sum up.
+            short: As for `faces`.
+            usable: As for `faces`.
 
         Returns:
             media, kind, status, frames, seconds, face_share (of the frames, in [0, 1]), tracks, the
             mean probability of each emotion, and emotion, the strongest of these.
         """
-        return timeline.summary(self.folder, media=self._names(media))
+        names = self._names(media)
+        return timeline.summary(self.folder, media=names, short=short, usable=usable)
 
     def problems(self) -> pd.DataFrame:
         """The files that failed, or of which something is missing: media, status, error."""

@@ -216,7 +216,9 @@ def _show(parsed: argparse.Namespace) -> int:
     from rich.table import Table
 
     from fer_batch.api.run import overview
-    from fer_batch.results import timeline
+    from fer_batch.config import Quality
+    from fer_batch.report.usability import count_unusable, describe
+    from fer_batch.results import store, timeline
 
     files = overview(timeline.summary(parsed.out))
     table = Table(*files.columns, box=None, pad_edge=False)
@@ -226,6 +228,10 @@ def _show(parsed: argparse.Namespace) -> int:
     for row in files.itertuples(index=False):
         table.add_row(*row)
     Console().print(table)
+    if (parsed.out / "run.json").exists():  # the first run may still be at work
+        limits = Quality.model_validate(store.read_run(parsed.out)["config"].get("quality", {}))
+        if unusable := describe(count_unusable(parsed.out, limits)):
+            print(f"faces that are not good enough to classify: {unusable}")
     return 0
 
 

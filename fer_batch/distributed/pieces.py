@@ -22,15 +22,19 @@ from pydantic import TypeAdapter
 
 from fer_batch.config import Config
 from fer_batch.errors import DecodeError, FerError, StoreError
+from fer_batch.faces.detectors import min_score
+from fer_batch.faces.short_tracks import ShortTracks
 from fer_batch.faces.tracking import CutDetector, Tracker
 from fer_batch.pipeline.collector import FileOutcome
 from fer_batch.pipeline.manifest import media_row
 from fer_batch.pipeline.plan import Plan
 from fer_batch.records import (
+    Bools,
     ChunkResult,
     DecodeReport,
     Faces,
     Floats,
+    Ints,
     MediaFile,
     MediaInfo,
     MediaRow,
@@ -55,7 +59,6 @@ class _Summary:
     report: DecodeReport | None
     error: str | None
     """Why there is no report."""
-    n_faces: int
     seconds: float
     cuts: list[int]
     """Positions, within the piece, of the frames that begin a new shot."""
@@ -129,7 +132,6 @@ class PieceCollector:
             info=outcome.info,
             report=report,
             error=None if report else row.error,
-            n_faces=outcome.n_faces,
             seconds=outcome.seconds,
             cuts=outcome.cuts.found,
             first=None if first is None else first.tolist(),
@@ -191,8 +193,9 @@ def join_pieces(
         ) as writer:
             if row.status != "failed":
                 paths = [_path(folder, piece) for piece in pieces]
-                for frames, faces in _tracked(plan, summaries, paths):
+                for frames, faces in _rows(plan, summaries, paths):
                     writer.append_rows(frames, faces)
+                    row = replace(row, n_faces=row.n_faces + len(faces))
             writer.finish(row)
             writer.commit(before_commit)
         with writing(folder):
@@ -204,7 +207,10 @@ def join_pieces(
 
 
 def _joined_row(plan: Plan, file: MediaFile, pieces: Sequence[_Summary]) -> MediaRow:
-    """The media row of the whole video; if pieces failed, it has the error of the first of them."""
+    """The media row of the whole video, without the number of faces.
+
+    If pieces failed, it has the error of the first of them.
+    """
     errors = [FerError(piece.error) for piece in pieces if piece.error is not None]
     if any(piece.info != pieces[0].info for piece in pieces):
         errors.append(
@@ -216,16 +222,34 @@ def _joined_row(plan: Plan, file: MediaFile, pieces: Sequence[_Summary]) -> Medi
         pieces[0].info,
         errors[0] if errors else report,
         plan=plan,
-        n_faces=sum(piece.n_faces for piece in pieces),
+        n_faces=0,
         seconds=sum(piece.seconds for piece in pieces),
     )
 
 
-def _tracked(
+def _rows(
     plan: Plan, pieces: Sequence[_Summary], paths: Sequence[Path]
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Rows of ``frames`` and ``faces``, piece by piece, with the tracks of the whole video."""
-    tracker, cuts = Tracker(plan.config.track), CutDetector(plan.config.track.cut_threshold)
+    """Rows of ``frames`` and ``faces``, in order, with the tracks of the whole video."""
+    short = ShortTracks[tuple[pa.Table, pa.Table]](plan.config)
+    for frames, faces, found, track_id in _tracked(plan, pieces, paths):
+        pts_s = frames["pts_s"].to_numpy()
+        for rows, is_short in short.add((frames, faces), track_id, found.frame_row, pts_s):
+            yield rows[0], _with(rows[1], is_short=is_short)
+    for rows, is_short in short.end():
+        yield rows[0], _with(rows[1], is_short=is_short)
+
+
+def _tracked(
+    plan: Plan, pieces: Sequence[_Summary], paths: Sequence[Path]
+) -> Iterator[tuple[pa.Table, pa.Table, Faces, Ints]]:
+    """Frames and faces of one group of rows after the other, and the tracks of these faces.
+
+    Weak faces that continue no track are left out.
+    """
+    config = plan.config
+    tracker = Tracker(config.track, min_score(config.detector))
+    cuts = CutDetector(config.track.cut_threshold)
     before: Floats | None = None
     for piece, path in zip(pieces, paths, strict=True):
         if piece.first is None:
@@ -240,9 +264,21 @@ def _tracked(
                 is_cut = np.isin(np.arange(n_frames, n_frames + len(frames)), shots)
                 track_id = tracker.update(found, frames["pts_s"].to_numpy(), is_cut)
                 n_frames += len(frames)
-                place = faces.schema.get_field_index("track_id")
-                field = faces.schema.field(place)
-                yield frames, faces.set_column(place, field, pa.array(track_id, field.type))
+                stays = track_id >= 0
+                found, track_id = found.take(stays), track_id[stays]
+                n_faces = np.bincount(found.frame_row, minlength=len(frames))
+                frames = _with(frames, n_faces=n_faces)
+                faces = _with(faces.filter(stays), face_index=found.face_index, track_id=track_id)
+                yield frames, faces, found, track_id
+
+
+def _with(rows: pa.Table, **columns: Bools | Ints) -> pa.Table:
+    """Rows with other values in some columns."""
+    for name, values in columns.items():
+        place = rows.schema.get_field_index(name)
+        field = rows.schema.field(place)
+        rows = rows.set_column(place, field, pa.array(values, field.type))
+    return rows
 
 
 def _schema() -> pa.Schema:

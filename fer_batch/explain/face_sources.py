@@ -157,9 +157,10 @@ class RunFaces:
     def _read_keys(self, selection: FaceSelection) -> pd.DataFrame:
         """The faces to select from: which they are, with the emotion to explain and its score."""
         score = selection.emotion or "confidence"
-        columns = [*_KEY, "track_id", "emotion", score]
+        columns = [*_KEY, "track_id", "is_short", "emotion", score]
         table = store.read(self._out, "faces", media=selection.media or None, columns=columns)
         keys: pd.DataFrame = table.to_pandas().astype({"media": str})
+        keys = keys[~keys.pop("is_short").astype("boolean").fillna(False)]
         keys = keys.sort_values(_KEY, ignore_index=True)
         keys["score"] = keys[score]
         emotions = [selection.emotion] * len(keys) if selection.emotion else keys["emotion"]

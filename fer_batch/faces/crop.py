@@ -47,7 +47,7 @@ def crop(frames: Frames, faces: Faces, card: Card) -> Tensor:
     for row, (frame_row, box) in enumerate(zip(faces.frame_row, faces.box_px, strict=True)):
         frame = frames[int(frame_row)]
         if np.isnan(aligned.factor[row]):
-            grey[row] = _cut_box(frame, box, card.crop_margin, side)
+            grey[row] = cut_box(frame, box, card.crop_margin, side)
         else:
             grey[row] = _cut_aligned(frame, aligned[row], side)
     return normalise(grey, card)
@@ -77,7 +77,8 @@ def normalise(grey: Bytes, card: Card) -> Tensor:
     return (torch.from_numpy(grey)[:, None] / 255 - mean) / std
 
 
-def _cut_box(frame: Bytes, box: Floats, margin: float, side: int) -> Bytes:
+def cut_box(frame: Bytes, box: Floats, margin: float, side: int) -> Bytes:
+    """The square around a box (4,), widened by a margin, in grey at a size (side, side) uint8."""
     height, width = frame.shape[:2]
     left, top, size = _box_square(box, margin)
     right, bottom = left + size, top + size

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fer_batch.config import Quality as Limits
 from fer_batch.emotions import EMOTIONS
 from fer_batch.faces.crop import crop
+from fer_batch.faces.quality import measure
 from fer_batch.models.card import Card
 from fer_batch.pipeline.face_finder import FoundFaces
 from fer_batch.pipeline.lanes import Pending
@@ -27,14 +29,17 @@ class CroppedFaces:
     """(M, C, S, S) float32."""
 
 
-def cut_out(media: str, chunk: FrameChunk, found: FoundFaces, card: Card) -> CroppedFaces:
-    """Cut out the faces of a chunk as the classifier needs them.
+def cut_out(
+    media: str, chunk: FrameChunk, found: FoundFaces, card: Card, limits: Limits
+) -> CroppedFaces:
+    """Cut out the faces of a chunk as the classifier needs them, and measure how good they are.
 
     Args:
         media: The name of the file in the tables.
         chunk: The frames.
         found: Their faces.
         card: Says how to crop.
+        limits: Say which faces are usable.
     """
     result = ChunkResult(
         media=media,
@@ -44,6 +49,7 @@ def cut_out(media: str, chunk: FrameChunk, found: FoundFaces, card: Card) -> Cro
         faces=found.faces,
         track_id=found.track_id,
         probs=np.full((len(found.faces), len(EMOTIONS)), np.nan, np.float32),
+        quality=measure(chunk.rgb, found.faces, card, limits),
     )
     return CroppedFaces(result, crop(chunk.rgb, found.faces, card))
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from fer_batch.config import Config
+from fer_batch.faces.short_tracks import ShortTracks
 from fer_batch.faces.tracking import CutDetector
 from fer_batch.pipeline.manifest import media_row
 from fer_batch.pipeline.plan import Plan
-from fer_batch.records import ChunkResult, DecodeReport, MediaFile, MediaInfo, MediaRow
+from fer_batch.records import (
+    Bools,
+    ChunkResult,
+    DecodeReport,
+    Ints,
+    MediaFile,
+    MediaInfo,
+    MediaRow,
+)
 from fer_batch.results import store
 
 IMAGE_PART_S = 300.0
@@ -58,6 +68,24 @@ class Results(Protocol):
         """Commit what is finished."""
 
 
+class _Video:
+    """The part of one video, whose rows are written once it is known which tracks are short."""
+
+    def __init__(self, writer: store.PartWriter, config: Config) -> None:
+        self.writer = writer
+        self._tracks = ShortTracks[ChunkResult](config)
+
+    def append(self, result: ChunkResult, track_id: Ints) -> None:
+        self._write(self._tracks.add(result, track_id, result.faces.frame_row, result.pts_s))
+
+    def end(self) -> None:
+        self._write(self._tracks.end())
+
+    def _write(self, known: Sequence[tuple[ChunkResult, Bools]]) -> None:
+        for result, is_short in known:
+            self.writer.append(replace(result, is_short=is_short))
+
+
 class Collector:
     """Writes each video into a part of its own, and many still images into one part.
 
@@ -92,21 +120,22 @@ class Collector:
         self._images: store.PartWriter | None = None
         self._n_images = 0
         self._committed_at = time.monotonic()
-        self._videos: dict[str, store.PartWriter] = {}
+        self._videos: dict[str, _Video] = {}
 
     def __enter__(self) -> Collector:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for writer in [*self._videos.values(), *([self._images] if self._images else [])]:
+        videos = [video.writer for video in self._videos.values()]
+        for writer in [*videos, *([self._images] if self._images else [])]:
             writer.abort()
 
     def append(self, file: MediaFile, result: ChunkResult) -> None:
         """Add the rows of one chunk of a file that is not finished yet."""
-        if file.kind == "image":
+        if result.track_id is None:
             self._image_results.setdefault(file.media, []).append(result)
         else:
-            self._video(file).append(result)
+            self._video(file).append(result, result.track_id)
 
     def finish(self, outcome: FileOutcome) -> MediaRow:
         """Add a file's media row, after its last chunk; returns it."""
@@ -114,9 +143,10 @@ class Collector:
         if file.kind == "image":
             self._finish_image(file, row)
         else:
-            writer = self._video(file)
-            writer.finish(row)
-            writer.commit(self._before_commit)
+            video = self._video(file)
+            video.end()
+            video.writer.finish(row)
+            video.writer.commit(self._before_commit)
             del self._videos[file.media]
         return row
 
@@ -140,9 +170,9 @@ class Collector:
         if self._n_images == store.IMAGES_PER_PART or age_s > self._image_part_s:
             self.close()
 
-    def _video(self, file: MediaFile) -> store.PartWriter:
+    def _video(self, file: MediaFile) -> _Video:
         if file.media not in self._videos:
-            self._videos[file.media] = self._writer([file.media])
+            self._videos[file.media] = _Video(self._writer([file.media]), self._plan.config)
         return self._videos[file.media]
 
     def _writer(self, media: Sequence[str]) -> store.PartWriter:

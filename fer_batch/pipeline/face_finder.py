@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from fer_batch.config import Config
 from fer_batch.errors import DetectorError
+from fer_batch.faces.detectors import min_score, without_weak
 from fer_batch.faces.tracking import CutDetector, Tracker
 from fer_batch.pipeline.lanes import Pending
 from fer_batch.pipeline.stopwatch import Stopwatch
@@ -30,8 +32,9 @@ class FoundFaces:
 class TrackingState:
     """What tracking remembers about one file, or another source of frames."""
 
-    def __init__(self, kind: MediaKind, config: Config) -> None:
-        self.tracker = Tracker(config.track) if kind == "video" else None
+    def __init__(self, kind: MediaKind, config: Config, *, keeps_weak: bool = False) -> None:
+        least = -math.inf if keeps_weak else min_score(config.detector)
+        self.tracker = Tracker(config.track, least) if kind == "video" else None
         self.cuts = CutDetector(config.track.cut_threshold)
         self.n_frames = 0
         self.last_faces = Faces.join([], [])
@@ -89,9 +92,14 @@ class FaceFinder:
         self._config = config
         self._watch = watch
 
-    def begin(self, kind: MediaKind) -> TrackingState:
-        """The state before the first frame of a file or another source."""
-        return TrackingState(kind, self._config)
+    def begin(self, kind: MediaKind, *, keeps_weak: bool = False) -> TrackingState:
+        """The state before the first frame of a file or another source.
+
+        Args:
+            kind: Of the file.
+            keeps_weak: Also track and keep the weak faces that continue no track.
+        """
+        return TrackingState(kind, self._config, keeps_weak=keeps_weak)
 
     def submit(self, chunks: Sequence[tuple[TrackingState, FrameChunk]]) -> Search:
         """Start to search chunks of any files; those of one file have to come in order."""
@@ -142,15 +150,19 @@ class FaceFinder:
         """The faces of all frames of a chunk, given those of the searched frames."""
         state, chunk = searched.state, searched.chunk
         if state.tracker is None:
-            return FoundFaces(faces, None)
+            return FoundFaces(without_weak(faces, self._config.detector), None)
         detected = faces.split([1] * searched.n_searched)
         frames, track_ids = [], []
         for row, frame in enumerate(chunk.rgb):
             pts_s = chunk.pts_s[row : row + 1]
             if searched.needs_detection[row]:
                 is_cut = searched.is_cut[row : row + 1]
-                state.last_faces = next(detected)
-                state.last_ids = state.tracker.update(state.last_faces, pts_s, is_cut)
+                found = next(detected)
+                track_id = state.tracker.update(found, pts_s, is_cut)
+                state.last_faces, state.last_ids = (
+                    found.take(track_id >= 0),
+                    track_id[track_id >= 0],
+                )
                 frames.append(state.last_faces)
                 track_ids.append(state.last_ids)
             else:

@@ -255,7 +255,8 @@ class _Run:
         chunks = []
         for item in items:
             if item.file.media not in self._files:
-                tracking = self._finder.begin(item.file.kind)
+                is_piece = item.file.piece.n > 1  # its tracks are made again, with other pieces
+                tracking = self._finder.begin(item.file.kind, keeps_weak=is_piece)
                 self._files[item.file.media] = _FileProgress(item.file, tracking)
             if isinstance(item, Chunk):
                 chunks.append((self._files[item.file.media].tracking, item.frames))
@@ -290,7 +291,8 @@ class _Run:
         self._counts["detected frames"] += len(frames.rgb)
         self._counts["detected faces"] += len(found.faces)
         with self._watch.time("crop"):
-            return cut_out(chunk.file.media, frames, found, self._plan.card)
+            limits = self._plan.config.quality
+            return cut_out(chunk.file.media, frames, found, self._plan.card, limits)
 
     def _is_batch_due(self) -> bool:
         """Whether a batch is full, too many frames wait for it, or a video can be committed."""

@@ -33,7 +33,8 @@ class Annotations:
         """Smooth them over time.
 
         Args:
-            faces: Of this file alone, from `timeline.load`.
+            faces: Of this file alone, from `timeline.load`. Those of short tracks are hidden where
+                faces are hidden, and else left out.
             frame_index: (S,) int64, ascending, the frames that were looked at.
             pts_s: (S,) float64, their times.
             smooth_s: Time constant over which a track's probabilities are smoothed, and above 0
@@ -41,6 +42,7 @@ class Annotations:
         """
         self.paths = FacePaths(faces)
         """Where the faces are at any time."""
+        faces = faces[~faces["is_short"].fillna(False)]
         is_tracked = bool(faces["track_id"].notna().any())
         faces = timeline.smooth(faces, seconds=smooth_s)
         self._looked_at = frame_index
@@ -117,7 +119,7 @@ def load_annotations(
     Raises:
         StoreError: A table cannot be read.
     """
-    for file in timeline.each_file(out, rows):
+    for file in timeline.each_file(out, rows, short=True):
         yield Annotations(
             file.faces,
             file.frames["frame_index"].to_numpy(np.int64),

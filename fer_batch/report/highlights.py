@@ -15,10 +15,6 @@ from fer_batch.results import tables, timeline
 STRONG = 0.5
 """Strength from which an emotion is worth showing: more than all others together."""
 
-BRIEF_S = 0.5
-"""Tracks that last less than this often are no faces: they are shown only where none lasts longer.
-"""
-
 _EMOTIONS = list(EMOTIONS)
 _NEUTRAL = EMOTIONS.index("neutral")
 _FIELDS = ["media", "frame_index", "face_index", "pts_s", "emotion", "prob", "strength"]
@@ -60,7 +56,7 @@ class TrackHighlights:
 def of_tracks(faces: pd.DataFrame, *, smooth_s: float, most: int) -> list[TrackHighlights]:
     """The highlights of the tracks of a video.
 
-    Tracks that are in most frames come first; brief ones are left out. Probabilities are those of
+    Tracks that are in most frames come first. Probabilities are those of
     `timeline.smooth`, which averages over the past. A highlight must also hold in the same average
     over the future; else an error of the network in the first frame of a track, which has no past,
     would win.
@@ -70,9 +66,7 @@ def of_tracks(faces: pd.DataFrame, *, smooth_s: float, most: int) -> list[TrackH
         smooth_s: Time constant of the averages, in seconds.
         most: Number of tracks to return.
     """
-    pts_s = faces.groupby("track_id")["pts_s"]
-    lasts_s = pts_s.max() - pts_s.min()
-    n_frames = pts_s.size()[lasts_s >= min(BRIEF_S, lasts_s.max())]
+    n_frames = faces.groupby("track_id").size()
     n_frames = n_frames.sort_values(ascending=False, kind="stable")[:most]
     chosen = faces[faces["track_id"].isin(n_frames.index)].reset_index(drop=True)
     past = timeline.smooth(chosen, seconds=smooth_s)

@@ -57,20 +57,21 @@ class RunFiles:
     def frames(
         self, row: MediaRow, faces: pd.DataFrame, frame_index: Collection[int]
     ) -> Iterator[tuple[int, FrameWithFaces]]:
-        """Frames of a file with all their faces, as far as they can be decoded.
+        """Frames of a file with their faces, as far as they can be decoded.
 
         Args:
             row: The file.
-            faces: All its faces.
+            faces: Its faces, from `faces`.
             frame_index: Which frames.
 
         Raises:
             MediaError: The source is gone, is not the same any more, or cannot be read.
         """
         boxes = faces[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32)
-        frame_of = faces["frame_index"].to_numpy()
+        frame_of, face_index = faces["frame_index"].to_numpy(), faces["face_index"].to_numpy()
         config = self._config
-        paths = FacePaths(faces) if config.render.shows("blur") else None
+        hides = config.render.shows("blur")
+        paths = FacePaths(timeline.load(self._out, media=row.media, short=True)) if hides else None
         threads, only = cpu_threads(config.runtime), sorted(frame_index)
         with (
             fetched(discovery.source_of(row), config.runtime) as source,
@@ -83,4 +84,6 @@ class RunFiles:
                 ):
                     for box_px in paths.at(pts_s) if paths else ():
                         hide(rgb, box_px)
-                    yield index, FrameWithFaces(rgb, boxes[frame_of == index])
+                    rows = np.flatnonzero(frame_of == index)
+                    box_px = dict(zip(face_index[rows].tolist(), boxes[rows], strict=True))
+                    yield index, FrameWithFaces(rgb, box_px)

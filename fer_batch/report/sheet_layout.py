@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -33,12 +33,12 @@ _TILES_PER_ROW = 6
 class FrameWithFaces:
     """A frame with its faces; every picture in a sheet is cut from one."""
 
-    def __init__(self, rgb: Bytes, box_px: Floats) -> None:
+    def __init__(self, rgb: Bytes, box_px: Mapping[int, Floats]) -> None:
         """Take a frame.
 
         Args:
             rgb: (H, W, 3) uint8.
-            box_px: (M, 4) float32, of all its faces.
+            box_px: (4,) float32 of each of its faces, by face_index.
         """
         self._rgb = rgb
         self._box_px = box_px

@@ -17,6 +17,7 @@ from fer_batch.render.outputs import Progress, names_of
 from fer_batch.report import timeline_plots
 from fer_batch.report.markdown import code
 from fer_batch.report.timeline_plots import time_text
+from fer_batch.report.usability import count_unusable, describe
 from fer_batch.results import store, timeline
 from fer_batch.results.parquet import writing
 
@@ -87,10 +88,12 @@ def make_report(
     images = files["media"][(files["kind"] == "image") & files["media"].isin(listed)]
     with writing(out):
         summaries = [timeline.summary(out, media=images.tolist())]
+        unusable = count_unusable(out, config.quality, media=images.tolist())
         timelines, n_frames = {}, 0
         read = [name for name in videos if name in listed]
         for number, name in enumerate(read, 1):
             summaries.append(timeline.summary(out, media=name))
+            unusable += count_unusable(out, config.quality, media=[name])
             for row in summaries[-1].to_dict("records"):
                 n_frames += row["frames"]
                 if name in with_timeline and row["seconds"] > 0:
@@ -102,7 +105,7 @@ def make_report(
         files = files.astype({"frames": "Int64", "tracks": "Int64"})
         products = _products(out, files["media"])
         files = files.assign(timeline=files["media"].map(timelines), **products)
-        return _write(out, run, files, files["media"].isin(listed))
+        return _write(out, run, files, files["media"].isin(listed), describe(unusable))
 
 
 def _remove_others(out: Path, timelines: Collection[str]) -> None:
@@ -156,7 +159,13 @@ def _products(out: Path, names: Collection[str]) -> dict[str, list[str | None]]:
     }
 
 
-def _write(out: Path, run: Mapping[str, Any], files: pd.DataFrame, is_listed: pd.Series) -> Path:
+def _write(
+    out: Path,
+    run: Mapping[str, Any],
+    files: pd.DataFrame,
+    is_listed: pd.Series,
+    unusable: str,
+) -> Path:
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
     table = files[[*_FILE_COLUMNS, *_CONTENT_COLUMNS, *_PRODUCT_COLUMNS]].to_csv(
@@ -165,7 +174,7 @@ def _write(out: Path, run: Mapping[str, Any], files: pd.DataFrame, is_listed: pd
     (folder / "files.csv").write_text(table, encoding="utf-8")
     sections = [
         f"# {code(out.resolve().name)}",
-        _facts(run, files),
+        _facts(run, files, unusable),
         _problems(files[files["status"] != "ok"]),
         _results(out),
         _table(files[is_listed], len(files)),
@@ -176,7 +185,7 @@ def _write(out: Path, run: Mapping[str, Any], files: pd.DataFrame, is_listed: pd
     return path
 
 
-def _facts(run: Mapping[str, Any], files: pd.DataFrame) -> str:
+def _facts(run: Mapping[str, Any], files: pd.DataFrame, unusable: str) -> str:
     """A table of what ran, and of how many files, frames and faces there are."""
     counts = files["status"].value_counts()
     statuses = [f"{counts[status]:,} {status}" for status in _STATUSES if status in counts]
@@ -196,6 +205,7 @@ def _facts(run: Mapping[str, Any], files: pd.DataFrame) -> str:
         f"{files['n_frames_damaged'].sum():,} of them damaged; "
         f"{files['n_frames_missing'].sum():,} missing",
         "faces": f"{files['n_faces'].sum():,}",
+        "not good enough to classify": unusable or "unknown",
     }
     titles = ["", f"fer_batch {run['fer_batch']}"]
     return tabulate(facts.items(), titles, "pipe", disable_numparse=True)

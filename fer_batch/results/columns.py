@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from fer_batch.emotions import EMOTIONS
-from fer_batch.records import ChunkResult, Ints
+from fer_batch.records import ChunkResult
 from fer_batch.results.tables import Column, Table, dominant
 
-VERSION = "1.0"
+VERSION = "1.1"
 """Version of the columns and their meaning, ``major.minor``; in the metadata of every Parquet file.
 
 A new column raises the minor version. It must be nullable, as runs of an older minor version are
@@ -24,7 +24,6 @@ read with nulls in it. Removing a column or changing its meaning raises the majo
 another major version are refused."""
 
 Name = Literal["media", "frames", "faces"]
-
 _INT, _DOUBLE, _TEXT = pa.int64(), pa.float64(), pa.string()
 _INDEX, _COUNT, _FLOAT = pa.int32(), pa.int16(), pa.float32()
 _NAME, _CATEGORY = pa.dictionary(pa.int32(), _TEXT), pa.dictionary(pa.int8(), _TEXT)
@@ -33,11 +32,6 @@ _NAME, _CATEGORY = pa.dictionary(pa.int32(), _TEXT), pa.dictionary(pa.int8(), _T
 def _media(result: ChunkResult) -> pa.Array:
     positions = np.zeros(len(result.frame_index), np.int32)
     return pa.DictionaryArray.from_arrays(positions, pa.array([result.media]))
-
-
-def _face_index(result: ChunkResult) -> Ints:
-    frame_row = result.faces.frame_row
-    return np.arange(len(frame_row)) - np.searchsorted(frame_row, frame_row)
 
 
 def _points(result: ChunkResult) -> pa.Array:
@@ -84,6 +78,21 @@ def _probability(emotion: str) -> Column:
         "0 to 1",
         is_nullable=True,
         values=lambda result: result.probs[:, position],
+    )
+
+
+def _measure(name: str, description: str, unit: str | None = None) -> Column:
+    """A column with a field of the faces' `Quality`."""
+    description += " Missing in tables older than version 1.1."
+    return Column(
+        name,
+        pa.bool_() if name == "is_usable" else _FLOAT,
+        description,
+        unit,
+        is_nullable=True,
+        values=lambda result: (
+            pa.nulls(len(result.faces)) if result.quality is None else getattr(result.quality, name)
+        ),
     )
 
 
@@ -200,7 +209,7 @@ TABLES: dict[Name, Table] = {
             Column(
                 "n_faces",
                 _COUNT,
-                "Number of faces in the frame.",
+                "Number of faces in the frame: its rows in the table faces.",
                 values=lambda result: np.bincount(
                     result.faces.frame_row, minlength=len(result.frame_index)
                 ),
@@ -221,7 +230,7 @@ TABLES: dict[Name, Table] = {
                 "face_index",
                 _COUNT,
                 "Number of the face within its frame, counted from 0.",
-                values=_face_index,
+                values=lambda result: result.faces.face_index,
             ),
             Column(
                 "track_id",
@@ -231,6 +240,16 @@ TABLES: dict[Name, Table] = {
                 is_nullable=True,
                 values=lambda result: (
                     pa.nulls(len(result.faces)) if result.track_id is None else result.track_id
+                ),
+            ),
+            Column(
+                "is_short",
+                pa.bool_(),
+                "Whether the track lasts less than the setting track.min_s: such a face is mostly "
+                "none. Missing for an image.",
+                is_nullable=True,
+                values=lambda result: (
+                    pa.nulls(len(result.faces)) if result.is_short is None else result.is_short
                 ),
             ),
             _box_side("x1_px", 0, "Left"),
@@ -253,6 +272,36 @@ TABLES: dict[Name, Table] = {
                 "pixels",
                 is_nullable=True,
                 values=_points,
+            ),
+            _measure("size_px", "Size of the face: the longer side of its box.", "pixels"),
+            _measure(
+                "sharpness",
+                "Variance of the Laplacian of the face in grey at 48x48 pixels, divided by its "
+                "variance: low for a blurred face, whatever its size and light.",
+            ),
+            _measure("brightness", "Mean brightness of the face; 1 is white.", "0 to 1"),
+            _measure(
+                "yaw_deg",
+                "How far the face looks to the right of the picture; below 0: to the left. Like "
+                "pitch_deg and roll_deg, it needs points_px that tell a pose.",
+                "degrees",
+            ),
+            _measure("pitch_deg", "How far the face looks up; below 0: down.", "degrees"),
+            _measure(
+                "roll_deg",
+                "How far the face is tilted clockwise; below 0: counter-clockwise.",
+                "degrees",
+            ),
+            _measure(
+                "edge_share",
+                "Share of the square that was cut out for the classifier that lies outside the "
+                "picture.",
+                "0 to 1",
+            ),
+            _measure(
+                "is_usable",
+                "Whether the face is good enough to classify: within the limits that the section "
+                "quality of the settings sets for the columns from size_px to edge_share.",
             ),
             *map(_probability, EMOTIONS),
             Column(

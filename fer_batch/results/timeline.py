@@ -52,19 +52,29 @@ class FileTables:
     """As from `load_frames`."""
 
 
-def load(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
+def load(
+    out: Path | str,
+    *,
+    media: str | Sequence[str] | None = None,
+    short: bool = False,
+    usable: bool = False,
+) -> pd.DataFrame:
     """The faces of a run, ordered by media, frame_index, face_index.
 
-    ``media`` and ``emotion`` are categories, the latter in EMOTIONS order; ``track_id`` is Int32.
+    ``media`` and ``emotion`` are categories, the latter in EMOTIONS order; ``track_id`` is Int32;
+    ``is_short`` and ``is_usable`` are boolean. Older runs do not know the last two: all their faces
+    are loaded.
 
     Args:
         out: Output folder of a run.
         media: Names of the files whose faces are loaded; None loads all.
+        short: Also faces of short tracks (``track.min_s``), which are mostly none.
+        usable: Only faces that are good enough to classify (``is_usable``).
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
-    faces = _read(out, "faces", media=_names(media))
+    faces = _read_faces(out, _names(media), short=short, usable=usable)
     faces["emotion"] = faces["emotion"].cat.set_categories(_EMOTIONS)
     faces["track_id"] = faces["track_id"].astype("Int32")
     return faces.sort_values(["media", "frame_index", "face_index"], ignore_index=True)
@@ -93,7 +103,9 @@ def load_media(out: Path | str) -> pd.DataFrame:
     return _read(out, "media").sort_values("media", ignore_index=True)
 
 
-def each_file(out: Path | str, rows: Iterable[MediaRow]) -> Iterator[FileTables]:
+def each_file(
+    out: Path | str, rows: Iterable[MediaRow], *, short: bool = False, usable: bool = False
+) -> Iterator[FileTables]:
     """The tables of a run, file by file, for runs that are larger than memory.
 
     Each video is read alone, and up to `IMAGES_AT_ONCE` still images that follow each other are
@@ -102,6 +114,8 @@ def each_file(out: Path | str, rows: Iterable[MediaRow]) -> Iterator[FileTables]
     Args:
         out: Output folder of a run.
         rows: The files, from `store.media_rows`; they come in this order.
+        short: As for `load`.
+        usable: As for `load`.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
@@ -110,7 +124,8 @@ def each_file(out: Path | str, rows: Iterable[MediaRow]) -> Iterator[FileTables]
         size = IMAGES_AT_ONCE if kind == "image" else 1
         while block := list(itertools.islice(group, size)):
             media = [row.media for row in block]
-            faces, frames = load(out, media=media), load_frames(out, media=media)
+            faces = load(out, media=media, short=short, usable=usable)
+            frames = load_frames(out, media=media)
             faces_of, frames_of = (
                 dict(iter(table.groupby("media", observed=True))) for table in (faces, frames)
             )
@@ -177,7 +192,15 @@ def segments(faces: pd.DataFrame, *, min_s: float = 0.0) -> pd.DataFrame:
     return found[found["end_s"] - found["start_s"] >= min_s].reset_index(drop=True)
 
 
-def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned:
+def binned(
+    out: Path | str,
+    media: str,
+    *,
+    most: int,
+    smooth_s: float,
+    short: bool = False,
+    usable: bool = False,
+) -> Binned:
     """The mean of what all faces of a video show, in bins of equal length.
 
     A bin without a frame has the values of the bin before, for at most `HOLD_S`; after that its
@@ -188,12 +211,14 @@ def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned
         media: Name of a video of which the run has frames at two different times or more.
         most: Largest number of bins; there are not more bins than frames.
         smooth_s: Time constant of `smooth`, which is used if the bins are shorter than it.
+        short: As for `load`.
+        usable: As for `load`.
 
     Raises:
         StoreError: ``out`` is not the output folder of a run, a table cannot be read, or there are
             no two such frames.
     """
-    frames = _read(out, "frames", media=[media], columns=["media", "pts_s", "n_faces"])
+    frames = _read(out, "frames", media=[media], columns=["media", "frame_index", "pts_s"])
     pts_s = frames["pts_s"].to_numpy(np.float64)
     if len(pts_s) < 2 or pts_s[0] == pts_s[-1]:
         raise StoreError(f"{out} has not two frames of {media} at different times")
@@ -201,7 +226,8 @@ def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned
     edges_s = np.linspace(pts_s[0], pts_s[-1] + step_s, min(most, len(pts_s)) + 1)
     n_bins, bin_s = len(edges_s) - 1, edges_s[1] - edges_s[0]
     columns = ["media", "frame_index", "track_id", "pts_s", "emotion", *EMOTIONS]
-    faces = _read(out, "faces", media=[media], columns=columns)
+    faces = _read_faces(out, [media], columns, short=short, usable=usable)
+    frame_of_face = np.searchsorted(frames["frame_index"], faces["frame_index"])
     if bin_s < smooth_s:
         faces = smooth(faces, seconds=smooth_s)
 
@@ -217,7 +243,7 @@ def binned(out: Path | str, media: str, *, most: int, smooth_s: float) -> Binned
 
     at, at_face = place(pts_s), place(faces["pts_s"].to_numpy(np.float64))
     probs = [means(at_face, faces[name].to_numpy(np.float32)) for name in EMOTIONS]
-    n_faces = means(at, frames["n_faces"].to_numpy(np.float32))
+    n_faces = means(at, np.bincount(frame_of_face, minlength=len(frames)).astype(np.float32))
     number = np.arange(n_bins)
     last = np.maximum.accumulate(np.where(np.isin(number, at), number, 0))
     is_held = (number - last) * bin_s <= HOLD_S
@@ -235,12 +261,20 @@ def strongest(row: Mapping[Any, Any]) -> str:
     return ", ".join(f"{name} {row[name]:.0%}" for name in shown[:3])
 
 
-def summary(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.DataFrame:
+def summary(
+    out: Path | str,
+    *,
+    media: str | Sequence[str] | None = None,
+    short: bool = False,
+    usable: bool = False,
+) -> pd.DataFrame:
     """One row for each input file: its frames and faces, and their mean emotions.
 
     Args:
         out: Output folder of a run.
         media: Names of the files; None takes all.
+        short: As for `load`.
+        usable: As for `load`.
 
     Returns:
         media, kind, status; frames (their number); seconds (from the first to the last frame);
@@ -252,15 +286,17 @@ def summary(out: Path | str, *, media: str | Sequence[str] | None = None) -> pd.
         StoreError: ``out`` is not the output folder of a run, or a table cannot be read.
     """
     media = _names(media)
-    frames = _read(out, "frames", media=media, columns=["media", "pts_s", "n_faces"])
-    faces = _read(out, "faces", media=media, columns=["media", "track_id", *EMOTIONS])
+    frames = _read(out, "frames", media=media, columns=["media", "pts_s"])
+    columns = ["media", "frame_index", "track_id", *EMOTIONS]
+    faces = _read_faces(out, media, columns, short=short, usable=usable)
     faces_of = faces.groupby("media", observed=True)
     pts_s = frames.groupby("media", observed=True)["pts_s"]
     rows = _read(out, "media", media=media, columns=["media", "kind", "status"])
     rows = rows.sort_values("media").set_index("media")
     rows["frames"] = pts_s.size()
     rows["seconds"] = pts_s.max() - pts_s.min()
-    rows["face_share"] = (frames["n_faces"] > 0).groupby(frames["media"], observed=True).mean()
+    n_with_face = faces_of["frame_index"].nunique().reindex(rows.index, fill_value=0)
+    rows["face_share"] = n_with_face / rows["frames"]
     rows["tracks"] = faces_of["track_id"].nunique()
     rows[_EMOTIONS] = faces_of[_EMOTIONS].mean()
     rows["emotion"] = _categories(rows[_EMOTIONS].to_numpy(np.float32))
@@ -284,6 +320,23 @@ def _read(
     if table != "media":  # in alphabetical order, as sorting follows the categories
         rows["media"] = rows["media"].cat.set_categories(sorted(rows["media"].cat.categories))
     return rows
+
+
+def _read_faces(
+    out: Path | str,
+    media: Sequence[str] | None,
+    columns: Sequence[str] | None = None,
+    *,
+    short: bool,
+    usable: bool,
+) -> pd.DataFrame:
+    """The faces that `load` chooses, in the order of the table."""
+    flags = ["is_short", "is_usable"]
+    faces = _read(out, "faces", media=media, columns=[*columns, *flags] if columns else None)
+    faces[flags] = faces[flags].astype("boolean")
+    is_wanted = short | ~faces["is_short"].fillna(False)
+    is_wanted &= (not usable) | faces["is_usable"].fillna(True)
+    return faces[is_wanted]
 
 
 def _tracked(faces: pd.DataFrame) -> pd.DataFrame:

@@ -16,13 +16,13 @@ from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import MediaError, PictureError
 from fer_batch.media import discovery
 from fer_batch.media.decode import FrameReader
-from fer_batch.records import Bytes
+from fer_batch.records import Bytes, Quality
 from tests.api.test_run import FACES
 from tests.support.clips import clip
 from tests.support.portraits import portrait, portraits
 
-NUMBERS = ["x1_px", "y1_px", "x2_px", "y2_px", "detection_score", "points_px", *EMOTIONS]
-NUMBERS += ["emotion", "confidence"]
+NUMBERS = ["x1_px", "y1_px", "x2_px", "y2_px", "detection_score", "points_px"]
+NUMBERS += [*Quality.__slots__, *EMOTIONS, "emotion", "confidence"]
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,9 @@ def test_process_show_render(
     assert run("process", picture, "-o", out) == 0
     assert "nothing new: 1 files were done before\n" in capsys.readouterr().out
     assert run("show", out) == 0
-    assert "one.png" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "one.png" in said
+    assert "faces that are not good enough to classify: 0.0%\n" in said
     (out / "annotated" / "one.png").unlink()
     assert run("render", out, "--quiet") == 0
     assert (out / "annotated" / "one.png").exists()

@@ -92,7 +92,7 @@ def tables(out: Path) -> Tables:
     return {
         "media": media_rows.drop(columns="seconds"),
         "frames": timeline.load_frames(out),
-        "faces": timeline.load(out),
+        "faces": timeline.load(out, short=True),
     }
 
 
@@ -206,6 +206,28 @@ def test_tracks_go_through_seams_and_end_at_cuts(video: Path, tmp_path: Path) ->
     assert set(faces.loc[SEAM : CUT - 1]) == {2, 3}
     assert set(faces.loc[CUT:]) == {4, 5}
     assert len(faces) == 60 + 50
+
+
+def find_weak_squares(frames: Frames) -> Faces:
+    """The squares of a scene; they are weak in two frames of three, where they stand left."""
+    faces = find_squares(frames)
+    left = faces.box_px[:, 0]
+    return replace(
+        faces, score=np.where((left % 3 > 0.9) | (left < 60), 0.5, 0.9).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize("order", [range(7), [2, 0, 1], [1, 0]])
+def test_weak_faces_are_those_of_the_whole(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Sequence[int]
+) -> None:
+    use_detector(monkeypatch, find_weak_squares, min_score=0.7)
+    want = undivided(video, tmp_path / "whole")
+    assert (want["faces"]["detection_score"] < 0.7).any()
+    assert len(want["faces"]) < 60 + 50
+    assert want["faces"]["is_short"].nunique() == 2
+    assert want["media"]["n_faces"].tolist() == [want["frames"]["n_faces"].sum()]
+    assert_same(divided(video, tmp_path / "pieces", order), want)
 
 
 @pytest.mark.parametrize("n_faces", [0, 2])

@@ -38,7 +38,8 @@ PICTURES = [
 
 
 def detector(weights: Path | str | None, **settings: object):
-    config = RetinaFace(weights=weights and str(weights), **settings)
+    only_strong = {"weak_score": settings.get("min_score", 0.7)}
+    config = RetinaFace(weights=weights and str(weights), **only_strong | settings)
     return build_detector(
         Detector(name="retinaface", retinaface=config), device=torch.device("cpu")
     )

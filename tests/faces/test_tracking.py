@@ -1,5 +1,7 @@
 """Track ids: what `Tracker` and `CutDetector` promise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,49 @@ def test_cuts_are_found_and_movement_is_none(size: int) -> None:
 
 def test_tiny_pictures_have_no_cuts_of_their_own() -> None:
     assert CutDetector(0.3).update(np.zeros((3, 1, 1, 3), np.uint8)).tolist() == [False] * 3
+
+
+def track_scores(
+    boxes: list[list[tuple[float, float]]], scores: list[float], min_score: float = 0.7
+) -> list[int]:
+    found = replace(faces(boxes), score=np.array(scores, np.float32))
+    n = len(boxes)
+    tracker = Tracker(Track(), min_score)
+    return tracker.update(found, np.arange(n) / RATE, np.zeros(n, np.bool_)).tolist()
+
+
+def test_weak_faces_continue_a_track() -> None:
+    assert track_scores([[(0, 0)]] * 5, [0.9, 0.8, 0.5, 0.6, 0.7]) == [0] * 5
+
+
+def test_weak_faces_begin_no_track() -> None:
+    assert track_scores([[(0, 0)]] * 4, [0.6, 0.6, 0.9, 0.9]) == [-1, -1, 0, 0]
+
+
+def test_weak_faces_do_not_make_a_track_of_a_single_face() -> None:
+    assert track_scores([[(0, 0)]] * 4, [0.9, 0.6, 0.6, 0.9]) == [0, -1, -1, 0]
+
+
+def test_weak_face_gets_what_other_faces_leave() -> None:
+    pair = [(0.0, 0.0), (20.0, 0.0)]
+    assert track_scores([[(0, 0)], [(0, 0)], pair], [0.9, 0.9, 0.6, 0.8]) == [0, 0, -1, 0]
+
+
+def test_scores_that_are_missing_are_not_weak() -> None:
+    assert track_scores([[(0, 0)]] * 2, [np.nan, np.nan]) == [0, 0]
+
+
+@pytest.mark.parametrize("step, ids", [(90, [0, 0]), (130, [0, 1])])
+def test_face_may_move_by_about_its_size(step: float, ids: list[int]) -> None:
+    assert track([[(0, 0)], [(step, 0)]]) == ids
+
+
+def test_face_that_moved_far_leaves_tracks_to_those_that_did_not() -> None:
+    assert track([[(0, 0)], [(5, 0), (90, 0)]]) == [0, 0, 1]
+    assert track([[(0, 0)], [(-90, 0), (5, 0)]]) == [0, 1, 0]
+
+
+def test_thousands_of_faces_keep_their_ids() -> None:
+    crowd = [(120.0 * column, 120.0 * row) for row in range(40) for column in range(40)]
+    moved = [(x + 10, y) for x, y in crowd]
+    assert track([crowd, moved]) == [*range(1600)] * 2

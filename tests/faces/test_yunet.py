@@ -26,7 +26,9 @@ OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 
 
 def detector(weights: Path | None, **settings: float):
-    section = YuNet(weights=None if weights is None else str(weights), **settings)
+    only_strong = {"weak_score": settings.get("min_score", 0.7)}
+    path = None if weights is None else str(weights)
+    section = YuNet(weights=path, **only_strong | settings)
     return build_detector(Detector(name="yunet", yunet=section), torch.device("cpu"))
 
 

@@ -11,6 +11,7 @@ from fer_batch.pipeline.face_finder import FaceFinder, FoundFaces, TrackingState
 from fer_batch.pipeline.lanes import Pending
 from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Bytes, Faces, FrameChunk, Frames, MediaKind
+from tests.support.detectors import use_detector
 
 HEIGHT, WIDTH, SIDE = 60, 160, 20
 RATE = 10.0
@@ -133,3 +134,24 @@ def test_error_is_that_of_its_own_chunk() -> None:
     found = finder.collect(finder.submit(chunks))
     assert isinstance(found[0], FoundFaces)
     assert isinstance(found[1], DetectorError)
+
+
+def test_weak_faces_are_kept_in_tracks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def detect(frames: Frames) -> Pending[Faces]:
+        rows = np.repeat(np.arange(len(frames)), 2)
+        boxes = np.tile(np.float32([[0, 0, 20, 20], [80, 0, 100, 20]]), (len(frames), 1))
+        scores = np.tile(np.float32([0.9, 0.6]), len(frames))
+        scores[4:6] = 0.6
+        return Pending([], lambda _: Faces(rows, boxes, scores))
+
+    use_detector(monkeypatch, lambda frames: Faces.join([], []), min_score=0.7)
+    finder = FaceFinder(detect, Config(), Stopwatch())
+    for kind, keeps_weak, n_faces in (
+        ("video", False, [1] * 5),
+        ("video", True, [2] * 5),
+        ("image", False, [1, 1, 0, 1, 1]),
+    ):
+        state = finder.begin(kind, keeps_weak=keeps_weak)
+        [found] = finder.collect(finder.submit([(state, chunk([frame(None)] * 5))]))
+        assert isinstance(found, FoundFaces)
+        assert np.bincount(found.faces.frame_row, minlength=5).tolist() == n_faces

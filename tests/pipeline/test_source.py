@@ -56,7 +56,7 @@ def classified(source: Source, plan: Plan) -> Iterator[ChunkResult]:
         for chunk in source.chunks():
             [found] = finder.collect(finder.submit([(state, chunk)]))
             assert isinstance(found, FoundFaces)
-            faces = cut_out("camera", chunk, found, plan.card)
+            faces = cut_out("camera", chunk, found, plan.card, plan.config.quality)
             yield from Classification([faces], lanes.classify).results()
 
 

@@ -182,3 +182,10 @@ def test_paths_lead_straight_through_gaps(tmp_path: Path) -> None:
     paths = annotations(tmp_path, chunk).paths
     at = {pts_s: paths.at(pts_s)[:, 0].tolist() for pts_s in (-0.1, 0.0, 0.5, 2.0, 2.1, 2.5, 3.1)}
     assert at == {-0.1: [10], 0.0: [10], 0.5: [10.5], 2.0: [12], 2.1: [12], 2.5: [], 3.1: [13]}
+
+
+def test_short_tracks_are_hidden_and_not_shown(tmp_path: Path) -> None:
+    chunk = replace(result([[0, 1], [0]]), is_short=np.array([False, True, False]))
+    loaded = annotations(tmp_path, chunk)
+    assert [shown(loaded, index) for index in (0, 1)] == [[0], [0]]
+    assert len(loaded.paths.at(0.0)) == 2

@@ -96,13 +96,6 @@ def test_tracks_that_are_there_most_come_first(tmp_path: Path) -> None:
     assert [(track.track_id, track.n_frames) for track in tracks] == [(1, 40), (2, 30)]
 
 
-def test_brief_tracks_are_shown_where_there_is_nothing_else(tmp_path: Path) -> None:
-    found = faces(tmp_path / "a", [[{HAPPY: 0.9}] * 20, [{SAD: 0.9}] * 2])
-    assert [track.track_id for track in highlights.of_tracks(found, smooth_s=0.5, most=5)] == [0]
-    found = faces(tmp_path / "b", [[{SAD: 0.9}]])
-    assert [track.track_id for track in highlights.of_tracks(found, smooth_s=0.5, most=5)] == [0]
-
-
 def test_emotions_that_the_model_does_not_know(tmp_path: Path) -> None:
     found = faces(tmp_path, [[{HAPPY: 0.9}] * 20], n_classes=6)
     [track] = highlights.of_tracks(found, smooth_s=0.5, most=5)

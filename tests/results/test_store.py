@@ -19,7 +19,7 @@ import pytest
 
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import StoreDiskFullError, StoreError
-from fer_batch.records import Faces, MediaFile, MediaRow
+from fer_batch.records import Faces, MediaFile, MediaRow, Quality
 from fer_batch.results import store
 from tests.support import ROOT
 from tests.support.results import CARD, CONFIG_HASH, chunk, row, still, write
@@ -113,12 +113,15 @@ def test_columns_and_types_are_the_documented_ones(tmp_path: Path) -> None:
         "pts_s": "double",
         "face_index": "int16",
         "track_id": "int32",
+        "is_short": "bool",
         "x1_px": "float",
         "y1_px": "float",
         "x2_px": "float",
         "y2_px": "float",
         "detection_score": "float",
         "points_px": "fixed_size_list<element: float>[10]",
+        **dict.fromkeys(Quality.__slots__, "float"),
+        "is_usable": "bool",
         **dict.fromkeys(EMOTIONS, "float"),
         "emotion": "dictionary<values=string, indices=int8, ordered=0>",
         "confidence": "float",
@@ -134,7 +137,7 @@ def test_every_file_says_how_it_was_made(tmp_path: Path, table: str) -> None:
     write(tmp_path, chunk("v.mp4", [1]))
     (path,) = (tmp_path / table).iterdir()
     metadata = pq.read_schema(path).metadata
-    assert metadata[b"fer_batch.schema_version"] == b"1.0"
+    assert metadata[b"fer_batch.schema_version"] == b"1.1"
     assert metadata[b"fer_batch.config_hash"] == CONFIG_HASH.encode()
     assert metadata[b"fer_batch.model_card"] == CARD.encode()
 

@@ -10,7 +10,7 @@ import pytest
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import StoreError
 from fer_batch.results import store, timeline
-from tests.support.results import chunk, row, still, write
+from tests.support.results import chunk, result, row, still, write
 
 NAMES = list(EMOTIONS)
 
@@ -313,3 +313,56 @@ def test_frames_of_one_time_have_no_bins(tmp_path: Path, pts_s: list[float]) -> 
     write(tmp_path, chunk("v.mp4", [1] * len(pts_s), pts_s=pts_s), rows=[row("v.mp4")])
     with pytest.raises(StoreError, match=r"has not two frames of v\.mp4"):
         timeline.binned(tmp_path, "v.mp4", most=9, smooth_s=0)
+
+
+def flagged(out: Path) -> None:
+    """A video with a person, who is not usable in the end, and a short track; and an image."""
+    video = result(
+        "v.mp4",
+        [2, 2, 1, 1, 0],
+        track_id=[0, 1, 0, 1, 0, 0],
+        is_short=[False, True, False, True, False, False],
+        is_usable=[True, True, True, True, False, False],
+    )
+    write(out, video)
+    write(out, result("i.png", [1], is_usable=False))
+
+
+def test_short_tracks_are_left_out_and_unusable_faces_are_not(tmp_path: Path) -> None:
+    flagged(tmp_path)
+    faces = timeline.load(tmp_path)
+    assert faces["media"].tolist() == ["i.png"] + ["v.mp4"] * 4
+    assert faces["is_short"].fillna(False).tolist() == [False] * 5
+    assert len(timeline.load(tmp_path, short=True)) == 7
+    assert timeline.load(tmp_path, usable=True)["frame_index"].tolist() == [0, 1]
+    assert len(timeline.load(tmp_path, short=True, usable=True)) == 4
+    rows = store.media_rows(tmp_path)
+    counts = [len(file.faces) for file in timeline.each_file(tmp_path, rows, short=True)]
+    assert counts == [1, 6]
+
+
+def test_summary_and_bins_count_what_is_loaded(tmp_path: Path) -> None:
+    flagged(tmp_path)
+
+    def video(**which: bool) -> tuple[int, float]:
+        row = timeline.summary(tmp_path, media="v.mp4", **which).iloc[0]
+        return row["tracks"], row["face_share"]
+
+    assert video() == (1, 0.8)
+    assert video(short=True) == (2, 0.8)
+    assert video(usable=True) == (1, 0.4)
+    assert timeline.summary(tmp_path, usable=True)["face_share"].tolist() == [0, 0.4]
+
+    def bins(**which: bool) -> list[float]:
+        return timeline.binned(tmp_path, "v.mp4", most=5, smooth_s=0, **which).n_faces.tolist()
+
+    assert bins() == [1, 1, 1, 1, 0]
+    assert bins(short=True) == [2, 2, 1, 1, 0]
+    assert bins(usable=True) == [1, 1, 0, 0, 0]
+
+
+def test_runs_that_know_neither_lose_no_face(tmp_path: Path) -> None:
+    write(tmp_path, chunk("v.mp4", [2, 1]))
+    faces = timeline.load(tmp_path, usable=True)
+    assert len(faces) == 3
+    assert faces[["is_short", "is_usable"]].isna().all(axis=None)

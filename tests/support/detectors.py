@@ -1,5 +1,6 @@
 """Detectors made for a test."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,15 @@ class MadeDetector:
     batch_frames: int = 1
 
 
-def use_detector(monkeypatch: pytest.MonkeyPatch, detect: Callable[[Frames], Faces]) -> None:
+def use_detector(
+    monkeypatch: pytest.MonkeyPatch,
+    detect: Callable[[Frames], Faces],
+    min_score: float = -math.inf,
+) -> None:
     """Register a detector in the place of the default one."""
-    spec = replace(detectors.BUILT_IN["haar"], create=lambda settings, device: MadeDetector(detect))
+    spec = replace(
+        detectors.BUILT_IN["haar"],
+        create=lambda settings, device: MadeDetector(detect),
+        min_score=lambda settings: min_score,
+    )
     monkeypatch.setitem(detectors.BUILT_IN, "haar", spec)

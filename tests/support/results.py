@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from fer_batch.config import Config
 from fer_batch.emotions import EMOTIONS, in_order
-from fer_batch.records import ChunkResult, Faces, MediaRow
+from fer_batch.records import Bools, ChunkResult, Faces, MediaRow, Quality
 from fer_batch.results import columns, store
 from fer_batch.results.tables import Column
 
@@ -35,11 +35,13 @@ def result(
     points_px: ArrayLike | None = None,
     track_id: ArrayLike | None = None,
     probs: ArrayLike = HAPPY,
+    is_short: ArrayLike | None = None,
+    is_usable: ArrayLike | None = None,
 ) -> ChunkResult:
     """A chunk with ``n_faces[i]`` faces in frame i, by default ten frames per second.
 
     Boxes, tracks and probabilities may be given for each face, or one for all of them. Without
-    ``track_id`` it is that of a still image.
+    ``track_id`` it is that of a still image. Where ``is_usable`` is False, faces are dark.
     """
     n, m = len(n_faces), sum(n_faces)
     index = np.arange(n) if frame_index is None else np.array(frame_index, np.int64)
@@ -56,6 +58,24 @@ def result(
         ),
         track_id=None if track_id is None else np.full(m, track_id, np.int64),
         probs=np.full((m, len(EMOTIONS)), probs, np.float32),
+        quality=None if is_usable is None else quality(np.full(m, is_usable, np.bool_)),
+        is_short=None if is_short is None else np.full(m, is_short, np.bool_),
+    )
+
+
+def quality(is_usable: Bools) -> Quality:
+    """Of faces some of which are so dark that they are not usable."""
+    values = np.full(len(is_usable), 50, np.float32)
+    nothing = np.zeros(len(is_usable), np.float32)
+    return Quality(
+        size_px=values,
+        sharpness=values * 100,
+        brightness=np.where(is_usable, np.float32(0.5), np.float32(0)),
+        yaw_deg=nothing,
+        pitch_deg=nothing * np.float32(np.nan),
+        roll_deg=nothing,
+        edge_share=nothing,
+        is_usable=is_usable,
     )
 
 

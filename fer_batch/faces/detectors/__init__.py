@@ -6,6 +6,7 @@ Looking into the registry loads neither torch nor OpenCV: a detector is imported
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -61,6 +62,9 @@ class DetectorSpec:
     """Whether it runs on the device of the run, and not always on the CPU."""
     weights: Callable[[Any], str | Path | None] = lambda settings: None
     """The weight file that its settings name, if any: a run is done again when the file changes."""
+    min_score: Callable[[Any], float] = lambda settings: -math.inf
+    """The score that its settings name, below which faces are weak: they continue tracks, but do
+    not begin one, and are left out of still images."""
     advice: str = ""
     """What to try when no face was found."""
 
@@ -98,6 +102,7 @@ BUILT_IN = {
         gives_points=True,
         uses_gpu=True,
         weights=attrgetter("weights"),
+        min_score=attrgetter("min_score"),
         advice="try --set detector.retinaface.longest_side_px=1920 for smaller ones, or --set "
         "detector.retinaface.min_score=0.5 for less certain ones",
     ),
@@ -107,6 +112,7 @@ BUILT_IN = {
         gives_points=True,
         uses_gpu=False,
         weights=attrgetter("weights"),
+        min_score=attrgetter("min_score"),
         advice="try --set detector.yunet.longest_side_px=1280 for smaller ones, or --set "
         "detector.yunet.min_score=0.5 for less certain ones",
     ),
@@ -134,6 +140,16 @@ def build_detector(config: DetectorConfig, device: torch.device) -> Detector:
         WeightsError: Its weights cannot be used.
     """
     return find_detector(config.name).create(_settings(config), device)
+
+
+def min_score(config: DetectorConfig) -> float:
+    """The score below which faces of the configured detector are weak."""
+    return find_detector(config.name).min_score(_settings(config))
+
+
+def without_weak(faces: Faces, config: DetectorConfig) -> Faces:
+    """The faces of still images: those that are not weak."""
+    return faces.take(~(faces.score < min_score(config)))
 
 
 def weights_sha256(config: DetectorConfig) -> str:

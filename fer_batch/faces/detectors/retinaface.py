@@ -109,7 +109,8 @@ class RetinaFaceDetector:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bfloat16):
             boxes, logits, points = self._network(pixels)
         scores = torch.softmax(logits.float(), dim=2)[:, :, 1]
-        frame, anchor = torch.nonzero(scores > self._config.min_score, as_tuple=True)
+        least = min(self._config.weak_score, self._config.min_score)
+        frame, anchor = torch.nonzero(scores > least, as_tuple=True)
         found = decode(
             self._anchors(*pixels.shape[1:3])[anchor],
             boxes[frame, anchor].float(),

@@ -28,7 +28,7 @@ class _PerThread(threading.local):
                 bufferModel=content,
                 bufferConfig=np.empty(0, np.uint8),
                 input_size=(32, 32),
-                score_threshold=config.min_score,
+                score_threshold=min(config.weak_score, config.min_score),
                 nms_threshold=config.nms_iou,
                 top_k=0,  # no limit: the default would drop faces of a large crowd
             )
