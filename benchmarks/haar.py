@@ -78,7 +78,7 @@ def main() -> None:
     ]
     for min_face, scale_factor, min_neighbors in SETTINGS:
         haar = Haar(min_face=min_face, scale_factor=scale_factor, min_neighbors=min_neighbors)
-        detector = build_detector(Detector(haar=haar), device=torch.device("cpu"))
+        detector = build_detector(Detector(name="haar", haar=haar), device=torch.device("cpu"))
         found = [match(detector.detect([pictures[name]]).box_px, noses[name]) for name in pictures]
         cells = [str(sum(column)) for column in zip(*found, strict=True)]
         for frames in clips.values():

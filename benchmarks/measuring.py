@@ -21,7 +21,6 @@ DETECTORS = {
     "haar": ["detector.name=haar"],
     "yunet": [
         "detector.name=yunet",
-        f"detector.yunet.weights={WEIGHTS / 'face_detection_yunet_2023mar.onnx'}",
         "detector.yunet.weak_score=0.7",
     ],
     "retinaface mobilenet0.25": [

@@ -198,7 +198,7 @@ MEASURES: dict[str, Callable[..., object]] = {"alone": alone, "whole": whole, "a
 
 def detectors() -> dict[str, list[str]]:
     """Settings of the detectors whose weights are available."""
-    return DETECTORS if WEIGHTS.is_dir() else {"haar": DETECTORS["haar"]}
+    return DETECTORS if WEIGHTS.is_dir() else {name: DETECTORS[name] for name in ("haar", "yunet")}
 
 
 def stage_table(folder: Path, rounds: int, settings: Sequence[str]) -> Iterator[str]:

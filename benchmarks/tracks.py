@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.measuring import SHARED, WEIGHTS, write_page
+from benchmarks.measuring import SHARED, write_page
 from fer_batch.config import load
 from fer_batch.pipeline.process import process
 from fer_batch.results import timeline
@@ -22,7 +22,6 @@ from fer_batch.results import timeline
 VIDEOS = SHARED / "media" / "videos"
 DETECTOR = [
     "detector.name=yunet",
-    f"detector.yunet.weights={WEIGHTS / 'face_detection_yunet_2023mar.onnx'}",
 ]
 RATES = (None, 10, 5, 2, 1)
 """Frames per second that are looked at; None: all."""

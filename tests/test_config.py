@@ -111,13 +111,13 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_hash_follows_results_only() -> None:
     base = result_hash(Config(), "w", "d")
-    free = ["runtime.batch_size=3", "render.crf=30", "detector.yunet.min_score=0.5"]
+    free = ["runtime.batch_size=3", "render.crf=30", "detector.haar.min_face=0.2"]
     assert result_hash(load(None, free), "w", "d") == base
     for change in (
         "track.min_s=1",
         "quality.min_size_px=9",
         "detector.every=2",
-        "detector.haar.min_face=0.2",
+        "detector.yunet.min_score=0.5",
     ):
         assert result_hash(load(None, [change]), "w", "d") != base
     assert result_hash(Config(), "other weights", "d") != base
@@ -127,11 +127,14 @@ def test_hash_follows_results_only() -> None:
 @pytest.mark.parametrize(
     "settings, expected",
     [
-        ([], "25f522bf5308d4c8"),
-        (["detector.name=yunet"], "eac95dc620aab9fb"),
+        ([], "eac95dc620aab9fb"),
+        (["detector.name=haar"], "25f522bf5308d4c8"),
         (["detector.name=retinaface"], "8fa9991e8b00d19f"),
-        (["detector.every=3", "detector.haar.min_face=0.05"], "4fc4d3d80048b554"),
-        (["detector.name=yunet", "detector.yunet.weights=w.onnx"], "8f6020c2d1d5ec17"),
+        (
+            ["detector.name=haar", "detector.every=3", "detector.haar.min_face=0.05"],
+            "4fc4d3d80048b554",
+        ),
+        (["detector.yunet.weights=w.onnx"], "8f6020c2d1d5ec17"),
     ],
 )
 def test_hash_stays_so_that_old_runs_count_as_done(settings: list[str], expected: str) -> None:

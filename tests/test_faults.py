@@ -24,12 +24,12 @@ from fer_batch.results import timeline
 from fer_batch.storage import urls
 from tests.support.clips import clip
 from tests.support.cluster import HUB, KILLS, POSTGRES, Cluster, database, hosts, plug
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
 
 Tables = dict[str, pd.DataFrame]
-CONFIG = load(None, [*SETTINGS, "runtime.threads=1"])
+CONFIG = load(None, ["runtime.threads=1"])
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PAUSE_S = 6.0
 """About the time that a shard takes."""

@@ -137,7 +137,7 @@ def test_package_with_a_mistake_is_named(
         load(None, WHOLE)
     with pytest.raises(ConfigError, match=said):
         find_card("mouth")
-    assert load(None).detector.name == "haar"
+    assert load(None).detector.name == "yunet"
 
 
 def test_unknown_emotion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

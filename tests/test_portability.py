@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.support import ROOT
 from tests.support.clips import clip
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 
 PRELUDE = """
 from tests.support.another_system import leave_linux
@@ -66,7 +66,7 @@ def run_elsewhere(code: str, folder: Path, prelude: str = PRELUDE) -> str:
     Image.fromarray(portrait(1)).save(media / "image.png")
     paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-c", code, media, folder / "out", *SETTINGS, "runtime.threads=1"],
+        [sys.executable, "-c", code, media, folder / "out", "runtime.threads=1"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,

@@ -76,14 +76,12 @@ def test_numbers_are_those_of_a_run(tmp_path: Path) -> None:
     check_against_a_run(tmp_path / "in", tmp_path / "out", FACES)
 
 
-def test_numbers_are_those_of_a_run_with_yunet(shared: Path, tmp_path: Path) -> None:
+def test_numbers_of_real_pictures_are_those_of_a_run(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     clip(tmp_path / "in" / "a.mp4", portraits(2, 5))
     for path in sorted((shared / "media" / "images").glob("*.jpg"))[:4]:
         (tmp_path / "in" / path.name).symlink_to(path)
-    weights = shared / "weights" / "face_detection_yunet_2023mar.onnx"
-    settings: dict[str, object] = {"detector.name": "yunet", "detector.yunet.weights": weights}
-    check_against_a_run(tmp_path / "in", tmp_path / "out", settings)
+    check_against_a_run(tmp_path / "in", tmp_path / "out", {})
 
 
 def test_many_pictures_of_many_kinds_at_once(analyzer: Analyzer, tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_wrong_settings_are_named(settings, device: str, said: str) -> None:
 
 
 def test_analyzer_says_what_it_is(analyzer: Analyzer) -> None:
-    assert repr(Analyzer(settings=Config(), device="cpu")).startswith("Analyzer: haar, ferplus-")
+    assert repr(Analyzer(settings=Config(), device="cpu")).startswith("Analyzer: yunet, ferplus-")
 
 
 def test_picture_behind_a_url(analyzer: Analyzer, bucket: Path, tmp_path: Path) -> None:

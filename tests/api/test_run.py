@@ -28,10 +28,9 @@ from fer_batch.render.still import annotated_frame
 from fer_batch.results import store, timeline
 from tests.support import results
 from tests.support.clips import clip
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 
-FACES = {"detector.haar": {"min_face": 0.15}, "detector.haar.scale_factor": 1.05}
-"""The values of `SETTINGS`, as Python has them."""
+FACES = {"detector.yunet": {"min_score": 0.65}, "detector.yunet.nms_iou": 0.35}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_package_loads_what_is_used_and_nothing_else() -> None:
 
 
 def test_tables_are_those_of_the_pipeline(inputs: Path, run: Run, tmp_path: Path) -> None:
-    pipeline.process([inputs], tmp_path / "out", load(None, SETTINGS))
+    pipeline.process([inputs], tmp_path / "out", load(None, FACES))
     pd.testing.assert_frame_equal(run.faces(), timeline.load(tmp_path / "out"))
     pd.testing.assert_frame_equal(run.frames(), timeline.load_frames(tmp_path / "out"))
     expected = timeline.load_media(tmp_path / "out").drop(columns="seconds")
@@ -174,7 +173,7 @@ def test_settings_in_every_form(tmp_path: Path, run: Run) -> None:
     (tmp_path / "own.yaml").write_text("sampling.fps: 5\nrender: {crf: 30}\n")
     assert run._config(tmp_path / "own.yaml").sampling.fps == 5
     assert run._config(str(tmp_path / "own.yaml")).render.crf == 30
-    assert run._config({"render.crf": 30}).detector.haar.min_face == 0.15  # of the run
+    assert run._config({"render.crf": 30}).detector.yunet.min_score == 0.65  # of the run
     assert run._config(Config()) == Config()
     weights = tmp_path / "net.onnx"
     assert run._config({"detector.yunet.weights": weights}).detector.yunet.weights == str(weights)

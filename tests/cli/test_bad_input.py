@@ -24,7 +24,7 @@ from fer_batch.results import store, timeline
 from tests.support.bars import TINY
 from tests.support.cards import make_weights
 from tests.support.detectors import use_detector
-from tests.support.portraits import SETTINGS, portrait
+from tests.support.portraits import portrait
 
 WIDTH, HEIGHT = 120, 80
 
@@ -129,7 +129,7 @@ def test_face_is_found_in_pictures_of_every_kind(tmp_path: Path, mode: str, name
     else:
         picture = picture.convert(mode)
     picture.save(tmp_path / "in" / name)
-    summary, _ = process(tmp_path / "in", *SETTINGS)
+    summary, _ = process(tmp_path / "in")
     assert (summary.n_ok, summary.n_faces) == (1, 1)
 
 

@@ -146,7 +146,7 @@ def test_quiet_says_nothing(
 def test_advice_where_no_face_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(portrait(0)).save(tmp_path / "empty.png")
     assert run("process", tmp_path / "empty.png", "-o", tmp_path / "out") == 0
-    advice = "no face was found: try --set detector.haar.min_face=0.05"
+    advice = "no face was found: try --set detector.yunet.longest_side_px=1280"
     assert advice in capsys.readouterr().out
 
 

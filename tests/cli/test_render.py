@@ -9,7 +9,7 @@ from PIL import Image
 from fer_batch.results import store
 from tests.support.clips import clip
 from tests.support.command import run as command
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in").mkdir()
     clip(folder / "in" / "a.mp4", portraits(1, 30), tone=True)
     Image.fromarray(portrait(2)).save(folder / "in" / "b.png")
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    assert command("process", folder / "in", "-o", folder / "out", "-q", *settings) == 0
+    assert command("process", folder / "in", "-o", folder / "out", "-q") == 0
     return folder / "out"
 
 

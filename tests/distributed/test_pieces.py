@@ -26,7 +26,7 @@ from fer_batch.results import timeline
 from tests.support import results
 from tests.support.clips import RECIPES, Rgb, clip, cut, numbered, zeroed
 from tests.support.detectors import use_detector
-from tests.support.portraits import SETTINGS, portraits
+from tests.support.portraits import portraits
 
 Made = Callable[[str], Path]
 Tables = dict[str, pd.DataFrame]
@@ -233,7 +233,7 @@ def test_weak_faces_are_those_of_the_whole(
 @pytest.mark.parametrize("n_faces", [0, 2])
 def test_real_faces_have_the_same_probabilities(tmp_path: Path, n_faces: int) -> None:
     path = clip(tmp_path / "a.mp4", portraits(n_faces, 24), options={"g": "8"})
-    config = load(None, [*SETTINGS, "decode.segment_frames=8"])
+    config = load(None, ["decode.segment_frames=8"])
     want = undivided(path, tmp_path / "whole", config)
     assert len(want["faces"]) == 24 * n_faces
     assert_same(divided(path, tmp_path, range(3), config), want)

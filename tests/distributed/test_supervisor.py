@@ -18,9 +18,9 @@ from fer_batch.pipeline.plan import make_plan
 from fer_batch.results import store, timeline
 from fer_batch.storage import urls
 from tests.support.clips import clip
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 
-CONFIG = load(None, [*SETTINGS, "runtime.threads=1"])
+CONFIG = load(None, ["runtime.threads=1"])
 FAULTS = """
     import os, signal, time
     from pathlib import Path

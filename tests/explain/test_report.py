@@ -28,7 +28,7 @@ from tests.support.bars import TINY
 from tests.support.cards import make_weights
 from tests.support.clips import clip
 from tests.support.command import run as command
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 
 pytestmark = pytest.mark.usefixtures("one_thread", "_nothing_is_drawn")
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def config(weights: Path) -> Config:
-    return load(None, [*SETTINGS, "decode.segment_frames=3", f"classifier.weights={weights}"])
+    return load(None, ["decode.segment_frames=3", f"classifier.weights={weights}"])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from fer_batch.config import Detector, Quality, YuNet
+from fer_batch.config import Detector, Quality
 from fer_batch.faces.detectors import build_detector
 from fer_batch.faces.quality import FACE_CM, measure, unusable
 from fer_batch.models.card import find_card
@@ -27,7 +27,6 @@ NO_LIMITS = Quality(
     max_roll_deg=180,
     max_edge_share=1,
 )
-YUNET = "weights/face_detection_yunet_2023mar.onnx"
 
 
 def boxes(*box_px: ArrayLike, points_px: ArrayLike | None = None) -> Faces:
@@ -216,10 +215,8 @@ def face(shared: Path) -> Bytes:
         return np.asarray(image.convert("RGB").resize((600, 750)))
 
 
-@pytest.mark.usefixtures("shared")
-def test_real_face_mirrored_and_turned(face: Bytes, shared: Path) -> None:
-    yunet = Detector(name="yunet", yunet=YuNet(weights=str(shared / YUNET)))
-    detector = build_detector(yunet, torch.device("cpu"))
+def test_real_face_mirrored_and_turned(face: Bytes) -> None:
+    detector = build_detector(Detector(), torch.device("cpu"))
 
     def look(rgb: Bytes) -> NDArray[np.float32]:
         faces = detector.detect([rgb])

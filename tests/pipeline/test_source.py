@@ -20,7 +20,7 @@ from fer_batch.pipeline.stopwatch import Stopwatch
 from fer_batch.records import Bytes, ChunkResult, FrameChunk, MediaInfo
 from fer_batch.results import timeline
 from tests.support.clips import clip
-from tests.support.portraits import SETTINGS, portraits
+from tests.support.portraits import portraits
 
 RATE = 30
 
@@ -63,7 +63,7 @@ def classified(source: Source, plan: Plan) -> Iterator[ChunkResult]:
 @pytest.mark.parametrize("every", [1, 3])
 def test_camera_gives_what_a_video_of_its_frames_gives(tmp_path: Path, every: int) -> None:
     frames = list(portraits(2, 12))
-    config = load(None, [*SETTINGS, "runtime.device=cpu", f"detector.every={every}"])
+    config = load(None, ["runtime.device=cpu", f"detector.every={every}"])
     video = clip(tmp_path / "lossless.mkv", frames, codec="ffv1", pix_fmt="bgr0", options={})
     process([video], tmp_path / "out", config)
     expected = timeline.load(tmp_path / "out")

@@ -16,7 +16,7 @@ from fer_batch.render.copies import render
 from tests.support import browser, results
 from tests.support.clips import RECIPES, SIZE, clip, read_number
 from tests.support.command import run as command
-from tests.support.portraits import SETTINGS, portraits
+from tests.support.portraits import portraits
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,7 +49,7 @@ def test_video_with_faces_and_sound(tmp_path: Path) -> None:
     source = tmp_path / "in" / "a.mp4"
     source.parent.mkdir()
     clip(source, portraits(2, 60), tone=True)
-    settings = [*SETTINGS, "render.bars=false"]  # bars would cover the number
+    settings = ["render.bars=false"]  # bars would cover the number
     words = [word for setting in settings for word in ("--set", setting)]
     assert command("process", source, "-o", tmp_path / "out", *words, "--annotate", "-q") == 0
     seen = browser.play(tmp_path / "out/annotated/a.mp4", tmp_path / "profile")

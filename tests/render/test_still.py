@@ -25,7 +25,7 @@ from fer_batch.render.file_annotator import FileAnnotator, heatmaps_of, load_exp
 from fer_batch.render.still import annotate, annotated_frame
 from fer_batch.results import store, timeline
 from tests.support.clips import RECIPES, clip, read_number
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 
 RATE = 30
 MINIMAL = Config(render=Render(style="minimal"))
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(portrait(3)).save(source / "b.png")
     Image.fromarray(portrait(0)).save(source / "c.png")
     (source / "d.mp4").touch()
-    process([source], folder / "out", load(None, SETTINGS))
+    process([source], folder / "out", load(None))
     return folder / "out"
 
 
@@ -110,7 +110,8 @@ def test_still_image_is_drawn_as_its_copy_with_and_without_the_run(run: Path, st
     np.testing.assert_array_equal(annotated_frame(run, config, "b.png"), expected)
     found = timeline.load(run, media="b.png")
     box_px = found[["x1_px", "y1_px", "x2_px", "y2_px"]].to_numpy(np.float32)
-    faces = Faces(np.zeros(3, np.int64), box_px, np.ones(3, np.float32))
+    points_px = np.stack(found["points_px"].to_list()).reshape(3, 5, 2).astype(np.float32)
+    faces = Faces(np.zeros(3, np.int64), box_px, np.ones(3, np.float32), points_px)
     rgb = portrait(3)
     drawn = annotate(
         rgb,

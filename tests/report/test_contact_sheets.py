@@ -306,14 +306,11 @@ def test_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_real_run(shared: Path, tmp_path: Path) -> None:
-    weights = shared / "weights/face_detection_yunet_2023mar.onnx"
-    detector = ("detector.name=yunet", f"detector.yunet.weights={weights}")
-    settings = [word for setting in detector for word in ("--set", setting)]
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for name in ("videos/pyfeat_single_face.mp4", "images/pd_apollo11_crew.jpg"):
         (source / Path(name).name).symlink_to(shared / "media" / name)
-    assert command("process", source, "-o", out, *settings, "-q") == 0
+    assert command("process", source, "-o", out, "-q") == 0
     assert command("sheet", out, "-q") == 0
     sheet = picture(out / "sheets/pyfeat_single_face.mp4.png")
     face = sheet[TOP : TOP + FACE_PX, LEFT + LABEL : LEFT + LABEL + FACE_PX]

@@ -24,10 +24,10 @@ from fer_batch.storage import urls
 from tests.support import ROOT
 from tests.support.clips import clip
 from tests.support.command import run
-from tests.support.portraits import SETTINGS, portrait, portraits
+from tests.support.portraits import portrait, portraits
 from tests.support.results import CONFIG_HASH, chunk, row, still, write
 
-CONFIG = load(None, SETTINGS)
+CONFIG = load(None)
 NAMES = ["b.mp4", "a/deep/c.JPG", "a/b.mkv", "a/notes.txt", "B.png", ".hidden.mp4", "~$x.mp4"]
 NAMES += [".git/a.mp4", "a.mp4.part", "a.TMP.mp4", "__MACOSX/a.mp4", "odd #?%20é.mp4"]
 NAMES += ["out/run.json", "out/faces/x.parquet", "out/annotated/a.mp4"]
@@ -318,8 +318,7 @@ def test_everything_from_the_command_line(
 ) -> None:
     save(tmp_path, "deep/clip.mp4", "still.png")
     source, out = upload(tmp_path, bucket / "in"), bucket / "out"
-    options = [f"--set={setting}" for setting in SETTINGS]
-    assert run("process", str(source), "-o", str(out), "--annotate", *options) == 0
+    assert run("process", str(source), "-o", str(out), "--annotate") == 0
     assert f"tables: {out}/media" in capsys.readouterr().out
     assert run("show", str(out)) == 0
     assert "deep/clip.mp4" in capsys.readouterr().out
@@ -334,7 +333,7 @@ def test_everything_from_the_command_line(
 
     requests.clear()
     assert run("render", str(out)) == run("sheet", str(out)) == 0
-    assert run("process", str(source), "-o", str(out), *options) == 0
+    assert run("process", str(source), "-o", str(out)) == 0
     written = {name for name in requests if name.startswith("PUT") and "/.locks/" not in name}
     assert {name.rpartition("/")[2] for name in written} <= {".lock", "run.json"}
 

@@ -25,8 +25,8 @@ def use_detector(
 ) -> None:
     """Register a detector in the place of the default one."""
     spec = replace(
-        detectors.BUILT_IN["haar"],
+        detectors.BUILT_IN["yunet"],
         create=lambda settings, device: MadeDetector(detect),
         min_score=lambda settings: min_score,
     )
-    monkeypatch.setitem(detectors.BUILT_IN, "haar", spec)
+    monkeypatch.setitem(detectors.BUILT_IN, "yunet", spec)

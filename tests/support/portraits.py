@@ -10,8 +10,6 @@ from tests.support.clips import Rgb, paint_number
 
 SIZE = (480, 300)
 FACE_PX = 150
-SETTINGS = ["detector.haar.min_face=0.15", "detector.haar.scale_factor=1.05"]
-"""With which every face of these pictures is found."""
 _FACE = cv2.resize(
     data.astronaut()[20:220, 124:324], (FACE_PX, FACE_PX), interpolation=cv2.INTER_AREA
 )

@@ -19,6 +19,7 @@ from fer_batch import plugins
 from fer_batch.config import Detector as DetectorConfig
 from fer_batch.config import Haar, RetinaFace, YuNet
 from fer_batch.errors import ConfigError, WeightsError
+from fer_batch.faces.detectors.yunet_weights import find_weights as find_yunet_weights
 from fer_batch.models.card import Card
 from fer_batch.records import Faces, Frames
 
@@ -111,7 +112,7 @@ BUILT_IN = {
         settings=YuNet,
         gives_points=True,
         uses_gpu=False,
-        weights=attrgetter("weights"),
+        weights=lambda settings: find_yunet_weights(settings.weights),
         min_score=attrgetter("min_score"),
         advice="try --set detector.yunet.longest_side_px=1280 for smaller ones, or --set "
         "detector.yunet.min_score=0.5 for less certain ones",

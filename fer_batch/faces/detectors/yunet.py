@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from fer_batch.config import YuNet
 from fer_batch.errors import DetectorError, WeightsError
+from fer_batch.faces.detectors.yunet_weights import SOURCE, read_weights
 from fer_batch.records import Bytes, Faces, Floats, Frames
-
-SOURCE = (
-    "face_detection_yunet_2023mar.onnx, of OpenCV's model zoo "
-    "(https://github.com/opencv/opencv_zoo, models/face_detection_yunet)"
-)
 
 
 class _PerThread(threading.local):
@@ -44,14 +39,15 @@ class YuNetDetector:
     its face is about 200 pixels wide in the shrunk frame, and a quarter of it at 64 pixels.
 
     Raises:
-        WeightsError: The weights are not given, missing, or not YuNet's.
+        WeightsError: The weights are missing, or not YuNet's.
     """
 
     batch_frames = 1
 
     def __init__(self, config: YuNet) -> None:
         self._config = config
-        self._per_thread = _PerThread(config, _read(config.weights))
+        content = np.frombuffer(read_weights(config.weights), np.uint8)
+        self._per_thread = _PerThread(config, content)
 
     def detect(self, frames: Frames) -> Faces:
         """See `Detector.detect`."""
@@ -85,12 +81,3 @@ class YuNetDetector:
         faces[:, :4] = np.clip(faces[:, :4], 0, [width, height] * 2)
         faces = faces[(faces[:, 2:4] > faces[:, :2]).all(axis=1)]
         return faces[np.lexsort((faces[:, 1], faces[:, 0]))].astype(np.float32)
-
-
-def _read(weights: str | None) -> Bytes:
-    if weights is None:
-        raise WeightsError(f"yunet: no weights: set detector.yunet.weights to the path of {SOURCE}")
-    try:
-        return np.frombuffer(Path(weights).expanduser().read_bytes(), np.uint8)
-    except OSError as error:
-        raise WeightsError(f"yunet: no weights: {error}; expected {SOURCE}") from error
