@@ -18,6 +18,10 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 WEIGHTS = SHARED / "weights"
 DETECTORS = {
+    "glance": [
+        "detector.name=glance",
+        "detector.glance.weak_score=0.5",
+    ],
     "haar": ["detector.name=haar"],
     "yunet": [
         "detector.name=yunet",

@@ -20,16 +20,7 @@ from fer_batch.settings import Settings, commented_yaml, merge, validate
 
 Style = Literal["full", "minimal", "heatmap", "side-by-side"]
 LayerName = Literal[
-    "boxes",
-    "labels",
-    "bars",
-    "ids",
-    "points",
-    "heatmap",
-    "strip",
-    "clock",
-    "blur",
-    "side_by_side",
+    "boxes", "labels", "bars", "ids", "points", "heatmap", "strip", "clock", "blur", "side_by_side"
 ]
 _FULL: tuple[LayerName, ...] = ("boxes", "labels", "bars", "ids", "points", "strip", "clock")
 STYLES: dict[Style, frozenset[LayerName]] = {
@@ -80,6 +71,21 @@ class Decode(Settings):
     max_image_mp: float = Field(178, gt=0, le=178)
     """Still images with more than this many megapixels are refused: such a file may be made to fill
     the memory."""
+
+
+class Glance(Settings):
+    """fer_batch's own detector: a small network for faces of any pose, with points."""
+
+    weights: str | None = None
+    """File of the network's weights; empty: those that come with fer_batch."""
+    longest_side_px: int = Field(640, ge=64, le=4096)
+    """Larger frames are shrunk to this longest side before faces are looked for."""
+    min_score: float = Field(0.5, gt=0, lt=1)
+    """Least score of a face that begins a track, and of every face of a still image."""
+    weak_score: float = Field(0.3, gt=0, lt=1)
+    """Least score of a face that continues a track; without effect above min_score."""
+    nms_iou: float = Field(0.4, gt=0, le=1)
+    """When two faces overlap more than this (0 to 1), only the more certain one is kept."""
 
 
 class Haar(Settings):
@@ -136,11 +142,12 @@ class Detector(Settings):
     model_config = ConfigDict(extra="allow")
 
     name: str = "yunet"
-    """yunet: faces of any pose, fast on a CPU; retinaface: faces of any pose, best on a GPU; haar:
-    frontal faces only; or the name of a detector from another package."""
+    """yunet: faces of any pose, fast on a CPU; glance: faster, more false faces; retinaface: best
+    on a GPU; haar: frontal faces only; or the name of a detector from another package."""
     every: int = Field(1, ge=1)
     """Look for faces only in every N-th frame of a video, and in the first frame after a cut. In
     the frames between, each face is moved along the path that it has taken so far."""
+    glance: Glance = Glance()
     haar: Haar = Haar()
     retinaface: RetinaFace = RetinaFace()
     yunet: YuNet = YuNet()
@@ -176,7 +183,7 @@ class Detector(Settings):
         return values | dict(checked.model_validate(sections))
 
 
-BUILT_IN_DETECTORS = ("haar", "retinaface", "yunet")
+BUILT_IN_DETECTORS = ("glance", "haar", "retinaface", "yunet")
 
 
 def _settings_of(detector: str) -> type[BaseModel]:

@@ -69,7 +69,10 @@ def test_overrides_are_stronger_than_the_file(tmp_path: Path) -> None:
         ("sampling.every", "expected key=value"),
         ("sampling.every.deep=1", "sampling.every"),
         ("decode.decoder=opencv", "'auto', 'decord' or 'pyav'"),
-        ("detector.name=yunett", r"did you mean 'yunet'.*haar, retinaface, yunet.*'yunett'"),
+        (
+            "detector.name=yunett",
+            r"did you mean 'yunet'.*glance, haar, retinaface, yunet.*'yunett'",
+        ),
         ("detector.name=[]", "valid string"),
         (
             "detector.yunett.min_score=1",

@@ -86,7 +86,9 @@ def test_settings_are_those_of_any_section(tmp_path: Path) -> None:
         load(None, ["detector.whole.border=0.6"])
     with pytest.raises(ConfigError, match=r"detector\.whole\.boarder: unknown setting"):
         load(None, ["detector.whole.boarder=0.1"])
-    with pytest.raises(ConfigError, match=r"did you mean 'whole'.*haar, retinaface, yunet, whole"):
+    with pytest.raises(
+        ConfigError, match=r"did you mean 'whole'.*glance, haar, retinaface, yunet, whole"
+    ):
         load(None, ["detector.name=whol"])
     with pytest.raises(ConfigError, match=r"detector\.mouth: unknown setting"):
         load(None, ["detector.mouth.border=0.1"])

@@ -89,6 +89,8 @@ def test_the_wheel_holds_code_settings_weights_and_licences(wheel: Path) -> None
     assert settings <= set(names)
     assert {
         "fer_batch/weights/ferplus-resnet-compact.safetensors",
+        "fer_batch/weights/detectors/glance.safetensors",
+        "fer_batch/weights/detectors/glance.json",
         f"{information}/licenses/LICENSE",
         f"{information}/licenses/fer_batch/weights/LICENSE",
     } <= set(names)
@@ -113,7 +115,12 @@ def test_settings_are_there_to_copy_and_recipes_have_names(installed: Installed)
     installed.run("template", "default.yaml")
     installed.run("config", "--config", "default.yaml")
     where = ("--data", "absent", "-o", "trained")
-    for command, name in (("train", "ferplus-resnet-compact"), ("sweep", "table4")):
+    recipes = (
+        ("train", "ferplus-resnet-compact"),
+        ("train-detector", "glance"),
+        ("sweep", "table4"),
+    )
+    for command, name in recipes:
         assert "absent" in installed.run(command, "--config", name, *where, code=2)
 
 

@@ -1,4 +1,4 @@
-"""``fer-batch models``, ``data``, ``train``, ``sweep``, ``evaluate`` and ``disfa``."""
+"""Commands about networks, data sets and trainings, from ``models`` to ``disfa``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from fer_batch.cli.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fer_batch.training.detector.train import Validation
     from fer_batch.training.log import Epoch
 
 
@@ -89,16 +90,34 @@ def _add_training(commands: Commands, parents: list[argparse.ArgumentParser]) ->
         description="Train a classifier. If it was stopped, the same command continues after the "
         "last complete epoch.",
     )
-    train.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one setting of the recipe; can be repeated",
-    )
-    train.add_argument("--force", action="store_true", help="start again from the beginning")
     train.set_defaults(run=_train)
+
+    detector = commands.add_parser(
+        "train-detector",
+        parents=parents,
+        help="train a face detector",
+        description="Train the face detector glance. If it was stopped, the same command continues "
+        "after the last validation.",
+    )
+    detector.add_argument(
+        "--workers",
+        type=whole_number(0),
+        default=1,
+        metavar="N",
+        help="processes that prepare pictures (1)",
+    )
+    detector.set_defaults(run=_train_detector)
+
+    for command in (train, detector):
+        command.add_argument(
+            "--set",
+            dest="overrides",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="change one setting of the recipe; can be repeated",
+        )
+        command.add_argument("--force", action="store_true", help="start again from the beginning")
 
     sweep = commands.add_parser(
         "sweep",
@@ -109,7 +128,7 @@ def _add_training(commands: Commands, parents: list[argparse.ArgumentParser]) ->
     )
     sweep.set_defaults(run=_sweep)
 
-    for command, what in ((train, "recipe"), (sweep, "sweep")):
+    for command, what in ((train, "recipe"), (detector, "recipe"), (sweep, "sweep")):
         command.add_argument(
             "--config",
             required=True,
@@ -223,6 +242,43 @@ def _train(parsed: argparse.Namespace) -> int:
             device=device,
             force=parsed.force,
             on_epoch=on_epoch,
+            on_step=on_step,
+        )
+    print(path)
+    return 0
+
+
+def _train_detector(parsed: argparse.Namespace) -> int:
+    from fer_batch.datasets.face_boxes import read_face_boxes
+    from fer_batch.models.devices import pick_device
+    from fer_batch.training.allocator import reuse_freed_memory
+    from fer_batch.training.detector.recipe import load_recipe
+    from fer_batch.training.detector.train import fit
+
+    reuse_freed_memory()
+    recipe = load_recipe(parsed.config, parsed.overrides)
+    device = pick_device(parsed.device)
+    splits = read_face_boxes(parsed.data)
+    with showing(not parsed.quiet) as show:
+
+        def on_step(step: int, validation: Validation | None) -> None:
+            show(step / recipe.n_steps, f"step {step:,}/{recipe.n_steps:,}")
+            if validation and not parsed.quiet:
+                print(
+                    f"step {step}/{recipe.n_steps}: score loss {validation.train_score_loss:.4f}, "
+                    f"average precision {validation.valid_average_precision:.4f}, "
+                    f"recall {validation.valid_recall:.4f}, {validation.valid_wrong} wrong, "
+                    f"{validation.seconds:.0f} s",
+                    flush=True,
+                )
+
+        path = fit(
+            recipe,
+            splits,
+            parsed.out,
+            device=device,
+            workers=parsed.workers,
+            force=parsed.force,
             on_step=on_step,
         )
     print(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -25,12 +25,22 @@ WEIGHTS_DIR = Path(__file__).parents[1] / "weights"
 DEFAULT_WEIGHTS = "ferplus-resnet-compact"
 
 
-class Card(BaseModel):
-    """What a classifier is, and how faces must be prepared for it."""
+class FileCard(BaseModel):
+    """What every card says of its weight file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
+    sha256: str = ""
+    """Hash of the weight file. A run is done again when it changes."""
+
+
+AnyCard = TypeVar("AnyCard", bound=FileCard)
+
+
+class Card(FileCard):
+    """What a classifier is, and how faces must be prepared for it."""
+
     classes: tuple[str, ...] = Field(min_length=2)
     """Emotions in the order of the classifier's outputs."""
     input_size_px: int = Field(gt=0)
@@ -43,8 +53,6 @@ class Card(BaseModel):
     five points lie as in ArcFace's 112x112 template (Deng et al., 2019)."""
     crop_margin: float = Field(gt=-0.5, le=1)
     """Added on each side of a face's square box, or of the template, as a fraction of its side."""
-    sha256: str = ""
-    """Hash of the weight file. A run is done again when it changes."""
 
 
 class ModelCard(Card):
@@ -139,20 +147,29 @@ def find_weights(weights: str) -> Path:
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card beside a weight file.
+    """The card beside the weight file of a classifier.
 
     Raises:
         WeightsError: The card is missing or not valid, or names an unknown emotion.
     """
+    card = read_card_as(ModelCard, path)
+    _check_classes(card, str(path.with_suffix(".json")))
+    return card
+
+
+def read_card_as(kind: type[AnyCard], path: Path) -> AnyCard:
+    """The card beside a weight file, as one of this kind.
+
+    Raises:
+        WeightsError: The card is missing or not valid.
+    """
     card_path = path.with_suffix(".json")
     try:
-        card = ModelCard.model_validate_json(card_path.read_bytes())
+        return kind.model_validate_json(card_path.read_bytes())
     except OSError as error:
         raise WeightsError(f"{path}: its card {card_path.name} cannot be read: {error}") from error
     except ValidationError as error:
         raise WeightsError(f"{card_path}: not a valid card: {error}") from error
-    _check_classes(card, str(card_path))
-    return card
 
 
 def _shipped(name: str) -> Path:

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +31,18 @@ class Epoch:
     seconds: float
 
 
-def as_table(history: Sequence[Epoch]) -> pd.DataFrame:
-    """One row per epoch, with a column for each field of `Epoch`."""
-    return pd.DataFrame([asdict(epoch) for epoch in history])
+def as_table(history: Sequence[DataclassInstance]) -> pd.DataFrame:
+    """One row for each result of a training, such as an `Epoch`, with a column for each field."""
+    return pd.DataFrame([asdict(result) for result in history])
 
 
 class TrainingLog:
-    """Writes each epoch to ``metrics.csv`` and to ``tensorboard/``.
+    """Writes the results of a training to ``metrics.csv`` and to ``tensorboard/``.
 
     Args:
         out: Folder for both.
-        n_before: Epochs that are already done; TensorBoard hides events of an earlier attempt that
-            come after them.
+        n_before: Epochs or steps that are already done; TensorBoard hides events of an earlier
+            attempt that come after them.
     """
 
     def __init__(self, out: Path, n_before: int) -> None:
@@ -56,11 +60,10 @@ class TrainingLog:
     ) -> None:
         self._board.close()
 
-    def write(self, history: Sequence[Epoch]) -> None:
-        """Add the last epoch of the history."""
+    def write(self, history: Sequence[DataclassInstance]) -> None:
+        """Add the last result of the history; its first field is its number."""
         as_table(history).to_csv(self._table, index=False)
-        values = asdict(history[-1])
-        number = values.pop("epoch")
-        for name, value in values.items():
+        (_, number), *values = asdict(history[-1]).items()
+        for name, value in values:
             self._board.add_scalar(name.replace("_", "/", 1), value, number)
         self._board.flush()

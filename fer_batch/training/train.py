@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 from fer_batch.datasets import SPLITS, DatasetError, Split
 from fer_batch.datasets.pictures import Data, Pictures, fingerprint, load_data
 from fer_batch.emotions import EMOTIONS, LABEL_SETS, in_order
-from fer_batch.errors import ConfigError, FerError
+from fer_batch.errors import ConfigError
 from fer_batch.evaluation.metrics import measure
 from fer_batch.evaluation.plots import curves
 from fer_batch.models import weights
@@ -30,6 +29,7 @@ from fer_batch.models.card import ModelCard
 from fer_batch.models.networks import describe, find_network
 from fer_batch.results import store
 from fer_batch.storage import urls
+from fer_batch.training.checkpoint import Checkpoint, TrainingError
 from fer_batch.training.log import Epoch, TrainingLog, as_table
 from fer_batch.training.recipe import TrainConfig
 from fer_batch.training.trainer import Trainer
@@ -40,10 +40,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CHECKPOINT = "checkpoint.pt"
 TEMPERATURES = (0.25, 4.0)
-
-
-class TrainingError(FerError):
-    """A training went wrong."""
 
 
 def read_data(recipe: TrainConfig, root: Path, *, splits: Sequence[Split] = SPLITS) -> Data:
@@ -157,8 +153,16 @@ def _learn(
     measured.
     """
     train, valid = (_tensors(recipe, data, split, trainer.device) for split in SPLITS[:2])
-    checkpoint = _Checkpoint(out / CHECKPOINT, recipe, data, trainer.device)
-    history, best = checkpoint.load(trainer)
+    checkpoint = Checkpoint(
+        out / CHECKPOINT, [recipe.model_dump_json(), fingerprint(data), trainer.device.type]
+    )
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    saved = checkpoint.load()
+    if saved:
+        trainer.load_state_dict(saved["trainer"])
+        history = [Epoch(**epoch) for epoch in saved["history"]]
+        best = saved["best"]
     with TrainingLog(out, n_before=len(history)) as log:
         while len(history) < recipe.epochs and _best(history) + recipe.patience > len(history):
             start, number = time.perf_counter(), len(history) + 1
@@ -179,7 +183,11 @@ def _learn(
                 best = copy.deepcopy(trainer.network.state_dict())
             log.write(history)
             if math.isfinite(train_loss):
-                checkpoint.save(trainer, history, best)
+                checkpoint.save(
+                    trainer=trainer.state_dict(),
+                    history=[asdict(epoch) for epoch in history],
+                    best=best,
+                )
             on_epoch(history[-1])
             if not math.isfinite(train_loss):
                 raise TrainingError(
@@ -193,40 +201,6 @@ def _learn(
 def _best(history: Sequence[Epoch]) -> int:
     """Number of the first epoch with the highest validation accuracy; 0 if there is none yet."""
     return max(history, key=lambda epoch: epoch.valid_accuracy).epoch if history else 0
-
-
-class _Checkpoint:
-    """The file from which a stopped training continues."""
-
-    def __init__(self, path: Path, recipe: TrainConfig, data: Data, device: torch.device) -> None:
-        self._path = path
-        self._origin = [recipe.model_dump_json(), fingerprint(data), device.type]
-
-    def load(self, trainer: Trainer) -> tuple[list[Epoch], dict[str, Tensor]]:
-        """Restore the trainer; return the epochs so far and the weights of the best one."""
-        if not self._path.exists():
-            return [], {}
-        try:
-            saved = torch.load(self._path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, UnpicklingError) as error:
-            raise TrainingError(f"{self._path} cannot be read: {error}; delete it") from error
-        if saved["origin"] != self._origin:
-            raise ConfigError(
-                f"{self._path} belongs to a training with another recipe, other pictures or "
-                "another kind of device: choose another folder, or delete it to start again"
-            )
-        trainer.load_state_dict(saved["trainer"])
-        return [Epoch(**epoch) for epoch in saved["history"]], saved["best"]
-
-    def save(self, trainer: Trainer, history: Sequence[Epoch], best: dict[str, Tensor]) -> None:
-        content = {
-            "origin": self._origin,
-            "trainer": trainer.state_dict(),
-            "history": [asdict(epoch) for epoch in history],
-            "best": best,
-        }
-        with urls.replacing(self._path) as temporary:
-            torch.save(content, temporary)
 
 
 def _card(

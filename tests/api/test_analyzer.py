@@ -196,7 +196,7 @@ def test_damaged_picture_is_analysed_and_told(
 @pytest.mark.parametrize(
     "settings, device, said",
     [
-        ({"detector.name": "har"}, "auto", "haar, retinaface, yunet"),
+        ({"detector.name": "har"}, "auto", "glance, haar, retinaface, yunet"),
         ({"classifier.weights": "nothing"}, "auto", "no weights 'nothing'"),
         (None, "cuda:99", r"cuda:99 is not there"),
         (None, "gpu", "'gpu' is not a device"),

@@ -85,14 +85,16 @@ from fer_batch.config import Detector
 from fer_batch.faces import detectors
 for name, spec in detectors.BUILT_IN.items():
     assert spec.advice
-    assert bool(detectors.weights_sha256(Detector(name=name))) == (name == "yunet")
+    assert bool(detectors.weights_sha256(Detector(name=name))) == (name in ("glance", "yunet"))
 assert not {"torch", "cv2"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_detector_has_to_give_what_the_card_wants() -> None:
-    with pytest.raises(ConfigError, match=r"tiny .* detector\.name=haar .*retinaface or yunet"):
+    with pytest.raises(
+        ConfigError, match=r"tiny .* detector\.name=haar .*glance or retinaface or yunet"
+    ):
         check_crop(card(crop="points"), Detector(name="haar"))
     for name in BUILT_IN:
         check_crop(

@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from fer_batch import plugins
 from fer_batch.config import Detector as DetectorConfig
-from fer_batch.config import Haar, RetinaFace, YuNet
+from fer_batch.config import Glance, Haar, RetinaFace, YuNet
 from fer_batch.errors import ConfigError, WeightsError
 from fer_batch.faces.detectors.yunet_weights import find_weights as find_yunet_weights
-from fer_batch.models.card import Card
+from fer_batch.models.card import WEIGHTS_DIR, Card
 from fer_batch.records import Faces, Frames
 
 if TYPE_CHECKING:
@@ -70,6 +70,18 @@ class DetectorSpec:
     """What to try when no face was found."""
 
 
+def _create_glance(settings: Glance, device: torch.device) -> Detector:
+    from fer_batch.faces.detectors.glance import GlanceDetector
+    from fer_batch.faces.detectors.glance_network import load
+
+    return GlanceDetector(load(_glance_weights(settings)), settings, device)
+
+
+def _glance_weights(settings: Glance) -> Path:
+    shipped = WEIGHTS_DIR / "detectors" / "glance.safetensors"
+    return Path(settings.weights).expanduser() if settings.weights else shipped
+
+
 def _create_haar(settings: Haar, device: torch.device) -> Detector:
     from fer_batch.faces.detectors.haar import HaarDetector
 
@@ -89,6 +101,16 @@ def _create_yunet(settings: YuNet, device: torch.device) -> Detector:
 
 
 BUILT_IN = {
+    "glance": DetectorSpec(
+        create=_create_glance,
+        settings=Glance,
+        gives_points=True,
+        uses_gpu=True,
+        weights=_glance_weights,
+        min_score=attrgetter("min_score"),
+        advice="try --set detector.glance.longest_side_px=1280 for smaller ones, or --set "
+        "detector.glance.min_score=0.3 for less certain ones",
+    ),
     "haar": DetectorSpec(
         create=_create_haar,
         settings=Haar,
