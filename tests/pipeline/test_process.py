@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from fer_batch.config import load
 from fer_batch.emotions import EMOTIONS
 from fer_batch.errors import DetectorError, MediaError
-from fer_batch.faces.detectors.haar import HaarDetector
+from fer_batch.faces.detectors import build_detector
 from fer_batch.pipeline import process as pipeline
 from fer_batch.records import Faces, Frames
 from fer_batch.results import store, timeline
@@ -211,12 +212,12 @@ def test_one_bad_file_takes_no_other_down(
 def test_detector_error_fails_its_file_only(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    haar = HaarDetector(CONFIG.detector.haar)
+    detector = build_detector(CONFIG.detector, torch.device("cpu"))
 
     def picky(frames: Frames) -> Faces:
-        if any(len(haar.detect([frame])) == 3 for frame in frames):
+        if any(len(detector.detect([frame])) == 3 for frame in frames):
             raise DetectorError("three are too many")
-        return haar.detect(frames)
+        return detector.detect(frames)
 
     use_detector(monkeypatch, picky)
     summary = pipeline.process([folder], tmp_path, CONFIG)

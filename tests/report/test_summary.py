@@ -81,7 +81,7 @@ def test_the_summary_says_what_ran_and_what_became_of_it(run: Path) -> None:
     assert dict(cells(line) for line in text.splitlines()[4:13]) == {
         "last run": "2026-01-02 03:04:05 to 2026-01-02 04:05:06 (UTC), on cpu",
         "model": "`hand-made`",
-        "detector": "`haar`",
+        "detector": "`yunet`",
         "settings": "`c0ffee`; 1 files were made with others",
         "files": "9: 7 ok, 1 partial, 1 failed",
         "videos": "7, 0:00.7 in all",

@@ -142,7 +142,7 @@ def row(media: str, **changes: object) -> MediaRow:
         "decoder": "pyav",
         "n_segments": 1,
         "n_segments_fallback": 1,
-        "detector": "haar",
+        "detector": "yunet",
         "model": "hand-made",
         "config_hash": CONFIG_HASH,
         "seconds": 0.5,
@@ -188,7 +188,7 @@ def finish(out: Path) -> Path:
         "device": "cpu",
         "config_hash": CONFIG_HASH,
         "weights": {"name": "hand-made"},
-        "detector": {"name": "haar"},
+        "detector": {"name": "yunet"},
         "config": Config().model_dump(mode="json"),
     }
     store.write_run(out, run)

@@ -179,7 +179,7 @@ def weights_sha256(config: DetectorConfig) -> str:
     """Hash of the weight file that the configuration names; empty where it names none.
 
     Raises:
-        WeightsError: The file cannot be read.
+        WeightsError: The file is missing, cannot be read, or is another one than expected.
     """
     path = find_detector(config.name).weights(_settings(config))
     if path is None:

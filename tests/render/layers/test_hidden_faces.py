@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
+from fer_batch.config import Detector
+from fer_batch.faces.detectors import build_detector
 from fer_batch.records import Bytes
 from fer_batch.render.layers.hidden_faces import CELLS, hide
 
@@ -43,11 +46,8 @@ def test_any_box(box: tuple[float, float, float, float]) -> None:
 
 
 def test_a_face_is_not_found_any_more() -> None:
-    from fer_batch.config import Haar
-    from fer_batch.faces.detectors.haar import HaarDetector
-
     frame = data.astronaut().copy()
-    detector = HaarDetector(Haar())
+    detector = build_detector(Detector(), torch.device("cpu"))
     [box] = detector.detect([frame]).box_px
     hide(frame, box)
     assert len(detector.detect([frame])) == 0
