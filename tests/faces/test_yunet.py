@@ -21,7 +21,7 @@ from fer_batch.config import Config, Detector, YuNet
 from fer_batch.errors import DetectorError, WeightsError
 from fer_batch.faces.crop import crop
 from fer_batch.faces.detectors import build_detector
-from fer_batch.faces.detectors.yunet_weights import FILE
+from fer_batch.faces.detectors.yunet_weights import FILE, SHA256
 from fer_batch.pipeline.plan import plan_for
 from fer_batch.records import Faces
 from tests.support.cards import card
@@ -216,6 +216,22 @@ def test_no_face_in_frames_that_show_nothing(shape: tuple[int, int]) -> None:
     assert len(faces) == 0
 
 
+@pytest.mark.parametrize("width", [32, 100, 640])
+def test_a_low_frame_has_its_face_and_no_other(width: int) -> None:
+    low = np.full((32, width, 3), 150, np.uint8)
+    face = data.astronaut()[40:200, 140:300]
+    low[:, :32] = cv2.resize(face, (32, 32), interpolation=cv2.INTER_AREA)
+    found = detector(None)
+    for frame in (low, low.swapaxes(0, 1)):
+        noise = np.random.default_rng(0).integers(0, 256, frame.shape, np.uint8)
+        assert len(found.detect([noise])) == 0
+    for _ in range(2):
+        faces = found.detect([low])
+        assert len(faces) == 1
+        assert holds(faces, (16.5, 18)).all()
+        np.testing.assert_array_equal(faces.box_px, detector(None).detect([low]).box_px)
+
+
 def test_a_very_large_frame_is_shrunk_without_another_copy() -> None:
     small = data.astronaut()
     large = small.repeat(12, 0).repeat(12, 1)
@@ -233,6 +249,7 @@ def test_a_very_large_frame_is_shrunk_without_another_copy() -> None:
 
 
 def test_the_default_finds_every_face_and_its_points() -> None:
+    assert plan_for([], Config()).detector_sha256 == SHA256
     for n_faces in range(4):
         faces = build_detector(Detector(), torch.device("cpu")).detect([portrait(n_faces)])
         assert len(faces) == n_faces

@@ -12,6 +12,10 @@ from fer_batch.errors import DetectorError, WeightsError
 from fer_batch.faces.detectors.yunet_weights import SOURCE, read_weights
 from fer_batch.records import Bytes, Faces, Floats, Frames
 
+LEAST_PX = 64
+"""Smaller frames are padded to this. OpenCV pads to multiples of 32, but where a side has only 32,
+4.14 finds certain faces that are not there, others at each call, and misses those that are."""
+
 
 class _PerThread(threading.local):
     """A network for each thread, as threads cannot share one."""
@@ -69,9 +73,11 @@ class YuNetDetector:
         scale = self._config.longest_side_px / max(height, width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+        bgr = np.zeros((*(max(LEAST_PX, side) for side in small.shape[:2]), 3), np.uint8)
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR, dst=bgr[: small.shape[0], : small.shape[1]])
         network = self._per_thread.network
-        network.setInputSize(small.shape[1::-1])
-        _, found = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        network.setInputSize(bgr.shape[1::-1])
+        _, found = network.detect(bgr)
         if found is None:
             return np.empty((0, 15), np.float32)
         stretch = np.array([width / small.shape[1], height / small.shape[0]] * 7)
