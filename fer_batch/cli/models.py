@@ -90,6 +90,8 @@ def _add_training(commands: Commands, parents: list[argparse.ArgumentParser]) ->
         description="Train a classifier. If it was stopped, the same command continues after the "
         "last complete epoch.",
     )
+    add_data(train)
+    _add_recipe(train)
     train.set_defaults(run=_train)
 
     detector = commands.add_parser(
@@ -100,24 +102,21 @@ def _add_training(commands: Commands, parents: list[argparse.ArgumentParser]) ->
         "after the last validation.",
     )
     detector.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="folder with pictures.csv, boxes.csv, scenes.tar, portraits.tar and backgrounds.tar",
+    )
+    detector.add_argument(
         "--workers",
         type=whole_number(0),
         default=1,
         metavar="N",
         help="processes that prepare pictures (1)",
     )
+    _add_recipe(detector)
     detector.set_defaults(run=_train_detector)
-
-    for command in (train, detector):
-        command.add_argument(
-            "--set",
-            dest="overrides",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="change one setting of the recipe; can be repeated",
-        )
-        command.add_argument("--force", action="store_true", help="start again from the beginning")
 
     sweep = commands.add_parser(
         "sweep",
@@ -126,18 +125,34 @@ def _add_training(commands: Commands, parents: list[argparse.ArgumentParser]) ->
         description="Train with many settings. If it was stopped, the same command continues. If "
         "it runs several times at once, the runs share the work.",
     )
+    add_data(sweep)
+    _add_settings_and_out(sweep, "sweep")
     sweep.set_defaults(run=_sweep)
 
-    for command, what in ((train, "recipe"), (detector, "recipe"), (sweep, "sweep")):
-        command.add_argument(
-            "--config",
-            required=True,
-            type=Path,
-            metavar="FILE",
-            help=f"YAML file of the {what}, or the name of one that comes with fer_batch",
-        )
-        add_data(command)
-        command.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    """Add the options of a training that a recipe describes."""
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting of the recipe; can be repeated",
+    )
+    command.add_argument("--force", action="store_true", help="start again from the beginning")
+    _add_settings_and_out(command, "recipe")
+
+
+def _add_settings_and_out(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
+        "--config",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=f"YAML file of the {what}, or the name of one that comes with fer_batch",
+    )
+    command.add_argument("-o", "--out", required=True, type=Path, help="folder for the results")
 
 
 def _add_evaluate(commands: Commands, parents: list[argparse.ArgumentParser]) -> None:

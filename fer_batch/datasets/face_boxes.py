@@ -15,12 +15,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from fer_batch.datasets.samples import DatasetError
+from fer_batch.datasets.samples import SPLITS, DatasetError, Split
 from fer_batch.records import Bools, Floats
 
 PictureKind = Literal["scene", "portrait", "background"]
 KINDS: tuple[PictureKind, ...] = ("scene", "portrait", "background")
-BoxSplit = Literal["train", "valid", "test"]
 
 BOTH_TEACHERS, ONE_TEACHER = 0.5, 0.85
 """Scores from which a box is a face: if both teachers give them, or one does."""
@@ -57,11 +56,9 @@ class FacePicture:
     is_sure: Bools
     """(F,) False where people and teachers do not agree that it is a face: neither right nor
     wrong."""
-    is_persons: Bools
-    """(F,) True where a person drew the box."""
 
 
-def read_face_boxes(folder: Path) -> dict[BoxSplit, list[FacePicture]]:
+def read_face_boxes(folder: Path) -> dict[Split, list[FacePicture]]:
     """Read all pictures, still compressed; a picture's split follows from the hash of its source.
 
     Raises:
@@ -76,7 +73,7 @@ def read_face_boxes(folder: Path) -> dict[BoxSplit, list[FacePicture]]:
         is_persons | (teachers.min(axis=1) >= BOTH_TEACHERS) | (teachers.max(axis=1) >= ONE_TEACHER)
     )
     rows = boxes.groupby("image").indices
-    splits: dict[BoxSplit, list[FacePicture]] = {"train": [], "valid": [], "test": []}
+    splits: dict[Split, list[FacePicture]] = {split: [] for split in SPLITS}
     for kind in KINDS:
         of_kind = pictures[pictures["kind"] == kind]
         content = _read_tar(folder / f"{kind}s.tar", set(of_kind["image"]))
@@ -90,7 +87,6 @@ def read_face_boxes(folder: Path) -> dict[BoxSplit, list[FacePicture]]:
                 box_px=numbers[row, :4],
                 points_px=numbers[row, 4:].reshape(-1, 5, 2),
                 is_sure=is_sure[row],
-                is_persons=is_persons[row],
             )
             _check_boxes(picture)
             splits[_split(sha256)].append(picture)
@@ -122,7 +118,7 @@ def _check_boxes(picture: FacePicture) -> None:
         raise DatasetError(f"{picture.name}: a box is inverted, empty or outside of the picture")
 
 
-def _split(sha256: str) -> BoxSplit:
+def _split(sha256: str) -> Split:
     number = int(sha256[:8], 16) % HELD_OUT
     return "valid" if number == 0 else "test" if number == 1 else "train"
 

@@ -64,7 +64,6 @@ def test_who_says_that_it_is_a_face(
         if each.name == "scene_000.jpg"
     ]
     assert picture.is_sure.tolist() == [is_sure, True]
-    assert picture.is_persons.tolist() == [label == "with_mask", False]
 
 
 def cut(folder: Path) -> None:

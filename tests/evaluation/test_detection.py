@@ -14,7 +14,7 @@ def picture() -> FacePicture:
     boxes = np.array([FACE, SMALL, UNSURE], np.float32)
     points = np.repeat(boxes[:, None, :2] + 10, 5, axis=1)
     sure = np.array([True, True, False])
-    return FacePicture("a", "scene", (300, 300), b"", boxes, points, sure, sure)
+    return FacePicture("a", "scene", (300, 300), b"", boxes, points, sure)
 
 
 def found(*boxes: tuple[float, ...], score: list[float]) -> Faces:

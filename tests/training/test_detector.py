@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from fer_batch.config import Detector, Glance
-from fer_batch.datasets import DatasetError
-from fer_batch.datasets.face_boxes import BoxSplit, FacePicture, read_face_boxes
+from fer_batch.datasets import DatasetError, Split
+from fer_batch.datasets.face_boxes import FacePicture, read_face_boxes
 from fer_batch.errors import ConfigError
 from fer_batch.faces.detectors import build_detector
 from fer_batch.faces.detectors.glance_network import GlanceNetwork, cells
@@ -24,7 +24,7 @@ from tests.support.command import run
 from tests.support.faces_made import COLOURS, make_faces
 
 CPU = torch.device("cpu")
-Splits = dict[BoxSplit, list[FacePicture]]
+Splits = dict[Split, list[FacePicture]]
 
 
 @pytest.fixture(scope="module")

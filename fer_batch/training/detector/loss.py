@@ -18,6 +18,8 @@ CANDIDATE_RADIUS = 2.5
 """A cell may learn a face if it is nearer than this many strides to the centre."""
 MOST_CELLS = 10
 """Most cells that learn one face."""
+LEAST_TARGET = 0.05
+"""Score that a cell which learns a face should have, however small the overlap."""
 IOU_WEIGHT = 3.0
 """Weight of the overlap in the cost of an assignment (Ge et al., 2021)."""
 POINT_SCALE = 10.0
@@ -81,8 +83,10 @@ def measure(outputs: Tensor, cells: Tensor, faces: Faces, ignored: Faces) -> Los
     counted[crop, cell] = True
     n = max(1, len(face))
     box = generalized_box_iou_loss(boxes[crop, cell], faces.box_px[face], reduction="none")
-    targets[crop, cell] = _iou(boxes[crop, cell].detach(), faces.box_px[face]).clamp(min=0.05)
-    distance = (torch.sigmoid(logits) - targets).abs() ** 2
+    targets[crop, cell] = _iou(boxes[crop, cell].detach(), faces.box_px[face]).clamp(
+        min=LEAST_TARGET
+    )
+    distance = (torch.sigmoid(logits) - targets) ** 2
     score = F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * distance
     side = (faces.box_px[face, 2:] - faces.box_px[face, :2]).amax(1)[:, None, None]
     error = (points[crop, cell] - faces.points_px[face]) / side * POINT_SCALE

@@ -48,6 +48,13 @@ class Geometry(Settings):
     tilted: float = Field(0.35, ge=0, le=1)
     """Share of the parts that are rotated."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Geometry:
+        smallest, largest = self.face_px
+        if not 0 < smallest < largest:
+            raise ValueError(f"face_px ({smallest}, {largest}) must be two rising numbers")
+        return self
+
 
 class Colour(Settings):
     """How the pixels of crops are changed: the share of crops with each change."""
@@ -95,13 +102,6 @@ class DetectorRecipe(Settings):
     """Written to the card: what the pictures are, where their faces come from, what they lack."""
     licence: str = "unknown"
     """Written to the card."""
-
-    @model_validator(mode="after")
-    def _check(self) -> DetectorRecipe:
-        smallest, largest = self.geometry.face_px
-        if not 0 < smallest < largest:
-            raise ValueError(f"geometry.face_px ({smallest}, {largest}) must be two rising numbers")
-        return self
 
     @property
     def n_steps(self) -> int:

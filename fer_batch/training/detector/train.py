@@ -18,7 +18,8 @@ from scipy.special import log_expit, logit
 from torch.utils.data import DataLoader
 
 from fer_batch.config import Glance
-from fer_batch.datasets.face_boxes import BoxSplit, FacePicture
+from fer_batch.datasets import Split
+from fer_batch.datasets.face_boxes import FacePicture
 from fer_batch.evaluation.detection import Matches, compare
 from fer_batch.faces.detectors.glance import GlanceDetector
 from fer_batch.faces.detectors.glance_network import DetectorCard, GlanceNetwork
@@ -67,7 +68,7 @@ OnStep = Callable[[int, Validation | None], None]
 
 def fit(
     recipe: DetectorRecipe,
-    splits: Mapping[BoxSplit, Sequence[FacePicture]],
+    splits: Mapping[Split, Sequence[FacePicture]],
     out: Path,
     *,
     device: torch.device,
@@ -141,7 +142,7 @@ def _continue(trainer: Trainer, checkpoint: Checkpoint) -> list[Validation]:
 def _train(
     recipe: DetectorRecipe,
     trainer: Trainer,
-    splits: Mapping[BoxSplit, Sequence[FacePicture]],
+    splits: Mapping[Split, Sequence[FacePicture]],
     device: torch.device,
     step: int,
     workers: int,
@@ -203,7 +204,7 @@ def _means(losses: Sequence[Losses]) -> dict[str, float]:
     }
 
 
-def _fingerprint(splits: Mapping[BoxSplit, Sequence[FacePicture]]) -> str:
+def _fingerprint(splits: Mapping[Split, Sequence[FacePicture]]) -> str:
     """Hash of all pictures and boxes."""
     found = hashlib.sha256()
     for split, pictures in splits.items():
@@ -218,7 +219,7 @@ def _fingerprint(splits: Mapping[BoxSplit, Sequence[FacePicture]]) -> str:
 def _export(
     recipe: DetectorRecipe,
     network: GlanceNetwork,
-    splits: Mapping[BoxSplit, Sequence[FacePicture]],
+    splits: Mapping[Split, Sequence[FacePicture]],
     device: torch.device,
     out: Path,
 ) -> Path:
@@ -255,13 +256,10 @@ def _calibrate(found: Matches) -> tuple[float, float]:
     if found.is_right.all() or not found.is_right.any():
         return 1.0, 0.0
     logits = logit(found.score.astype(np.float64))
-    is_right = found.is_right
-    if is_right.all() or not is_right.any():
-        return 1.0, 0.0
 
     def loss(values: np.ndarray) -> float:
         shifted = values[0] * logits + values[1]
-        return -float(np.where(is_right, log_expit(shifted), log_expit(-shifted)).mean())
+        return -float(np.where(found.is_right, log_expit(shifted), log_expit(-shifted)).mean())
 
     factor, offset = minimize(loss, [1.0, 0.0], method="Nelder-Mead").x
     return float(factor), float(offset)
