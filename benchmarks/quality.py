@@ -2,8 +2,8 @@
 
 python -m benchmarks.quality --data FERPLUS
 
-The weights of YuNet come from ../shared; FERPLUS is the folder of FER+, or the file that it was
-packed into. Only validation pictures are used: thresholds are chosen from these tables.
+FERPLUS is the folder of FER+, or the file that it was packed into. Only validation pictures are
+used: thresholds are chosen from these tables.
 """
 
 from __future__ import annotations

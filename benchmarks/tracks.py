@@ -2,7 +2,7 @@
 
 python -m benchmarks.tracks
 
-Clips and the weights of YuNet come from ../shared. The persons were counted by eye.
+Clips come from ../shared. The persons were counted by eye.
 """
 
 from __future__ import annotations
